@@ -1,0 +1,83 @@
+"""`CompressionConfig`: the one description of a run's options, for library, HTTP API and command line. Imports no torch."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from compressor.errors import InvalidConfig
+
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class CompressionConfig(BaseModel):
+    """Options of one compression run. Unknown keys are errors; every default is meant to be left alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    # What the user wants
+    max_metric_drop: Probability | None = Field(
+        default=None,
+        description="Largest drop of the validation metric that is accepted, as a fraction (0.005 is half a point). "
+        "Unset: 0.005 or the 95 % half-width of the validation metric, the larger.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the split, the noise and the order of the batches.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train; auto takes CUDA where there is one.")
+
+    # How the data are read
+    label_column: str = Field(default="label", min_length=1, max_length=200, description="Name of the label column of a parquet file.")
+    image_scaling: Literal["auto", "unit", "symmetric", "imagenet"] = Field(
+        default="auto",
+        description="How image bytes become numbers: unit [0, 1], symmetric [-1, 1], imagenet (mean and deviation of ImageNet); "
+        "auto takes the one with the best dense metric on 1,000 training rows.",
+    )
+    require_better_than_guessing: bool = Field(
+        default=True, description="Stop where the uploaded model does no better than always naming the most frequent class."
+    )
+
+    # The posterior
+    prior: Literal["ard", "log_uniform"] = Field(default="ard", description="Prior over the weights: ARD N(0, lambda^2) or log-uniform.")
+    log_sigma2_init: float = Field(default=-8.0, ge=-20.0, le=2.0, description="Initial log posterior variance of every weight.")
+    beta: float = Field(default=1.0, gt=0.0, le=100.0, description="Weight of the KL term of the first branch.")
+    max_beta_halvings: int = Field(default=4, ge=0, le=10, description="How often beta is halved while no point is inside the budget.")
+    kl_warmup_fraction: Probability = Field(default=0.3, description="Part of the steps over which the KL weight rises from 0 to beta.")
+
+    # The optimiser
+    epochs: int | None = Field(default=None, ge=1, le=10_000, description="Epochs of one branch. Unset: about 4,000 steps, 10 to 200 epochs.")
+    batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Rows per step. Unset: by the number of training rows.")
+    learning_rate_mean: float = Field(default=1e-2, gt=0.0, le=1.0, description="Adam's initial step for the means and biases.")
+    learning_rate_log_sigma2: float = Field(default=1e-3, gt=0.0, le=1.0, description="Adam's initial step for log_sigma2.")
+
+    # The choice of the point
+    thresholds: tuple[float, ...] = Field(
+        default=(0.0, 1.0, 2.0, 3.0, 4.0),
+        min_length=1,
+        max_length=32,
+        description="Thresholds on log_alpha of the sweep: a weight is kept exactly where log_alpha < threshold.",
+    )
+    fine_tune_epochs: int | None = Field(
+        default=None, ge=0, le=10_000, description="Epochs of masked fine-tuning of each point. Unset: a fifth of `epochs`."
+    )
+    fine_tune_learning_rate: float = Field(default=1e-3, gt=0.0, le=1.0, description="Adam's initial step of the fine-tuning.")
+
+    @classmethod
+    def parse(cls, values: Any) -> "CompressionConfig":
+        """`values` (a mapping, as parsed from JSON or TOML) as a config.
+
+        Raises: InvalidConfig naming the first key that is unknown or has a wrong value.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise to_invalid_config(error) from None
+
+
+def to_invalid_config(error: ValidationError) -> InvalidConfig:
+    """The first finding of pydantic as an InvalidConfig that names the key and the remedy."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    param = ".".join(str(part) for part in first["loc"]) or "config"
+    known = ", ".join(CompressionConfig.model_fields)
+    if first["type"] == "extra_forbidden":
+        return InvalidConfig(f"{param!r} is not an option.", param=param, suggestion=f"Remove it. The options are: {known}.")
+    value = repr(first.get("input"))
+    shown = value if len(value) <= 80 else value[:77] + "..."
+    return InvalidConfig(f"{param}: {first['msg']} (got {shown}).", param=param, suggestion="Correct the value or leave the key out.")

@@ -1,0 +1,98 @@
+"""What passes between the trainer and whoever started it: a work directory, lines on a pipe, an exit code. Imports no torch.
+
+    WORKDIR/trainer.json             TrainerInput, written by the caller
+    WORKDIR/checkpoint.safetensors   written by the trainer, replaced atomically; where it exists at the start, the run resumes from it
+    WORKDIR/artifacts/               the finished artifacts, complete when the exit code is 0 or 3
+
+Every line that the trainer prints on stdout is one TrainerLine as JSON; stderr is a free-form log.
+"""
+
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from compressor.config import CompressionConfig
+from compressor.errors import Problem
+
+Phase = Literal["validate", "load", "evaluate", "fit", "sweep", "fine_tune", "control", "write", "verify", "test"]
+
+TRAINER_INPUT = "trainer.json"
+CHECKPOINT = "checkpoint.safetensors"
+ARTIFACTS = "artifacts"
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the trainer and of `bayespress compress`."""
+
+    DONE = 0
+    FAILED = 1
+    CLIENT_ERROR = 2
+    GATE_NOT_MET = 3
+
+
+class DataReference(BaseModel):
+    """Where the rows are: paths of local files (.parquet, .npz), or `builtin:digits`. Absent parts are carved from `train`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: str
+    validation: str | None = None
+    test: str | None = None
+
+
+class TrainerInput(BaseModel):
+    """Content of WORKDIR/trainer.json. Relative paths are relative to WORKDIR."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Path
+    data: DataReference
+    config: CompressionConfig
+
+
+class Progress(BaseModel):
+    """Where a run stands. `progress` is the part of the whole run that is done, in [0, 1]; it never falls."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Literal["progress"] = "progress"
+    phase: Phase
+    progress: float = Field(ge=0.0, le=1.0)
+    eta_s: float | None = Field(default=None, ge=0.0)
+    metrics: dict[str, float] = {}
+
+
+class CheckpointSaved(BaseModel):
+    """WORKDIR/checkpoint.safetensors has just been replaced by a newer one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Literal["checkpoint"] = "checkpoint"
+
+
+class Failure(BaseModel):
+    """The run has failed; the last line."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Literal["failure"] = "failure"
+    problem: Problem
+
+
+class Result(BaseModel):
+    """The artifacts are complete; the last line. `problem` says which gate was not met (exit code 3)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Literal["result"] = "result"
+    verdict: str
+    problem: Problem | None = None
+
+
+TrainerLine = Annotated[Progress | CheckpointSaved | Failure | Result, Field(discriminator="type")]
+TRAINER_LINE: TypeAdapter[TrainerLine] = TypeAdapter(TrainerLine)
+
+OnProgress = Callable[[Progress], None]

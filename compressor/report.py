@@ -1,0 +1,158 @@
+"""`Report`: what a run found, as one pydantic model; its JSON form is the artifact `report.json`. Imports no torch.
+
+Metrics are fractions. `numel` counts float tensors of the uploaded graph with two or more dimensions; `nnz` counts the
+nonzeros of those tensors in the delivered `model.onnx`, read back from disk.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MetricValue(_Part):
+    """A metric measured once on one split, with its 95 % interval (Wilson for accuracy)."""
+
+    value: float
+    interval: tuple[float, float]
+    split: Literal["test", "validation"]
+    num_examples: int
+
+
+class Metric(_Part):
+    """The metric of the three models: as uploaded, as delivered, and pruned by magnitude to the same number of nonzeros."""
+
+    name: Literal["accuracy"]
+    direction: Literal["maximize"]
+    dense: MetricValue
+    compressed: MetricValue
+    control: MetricValue
+
+
+class Budget(_Part):
+    """The accuracy budget and whether the delivered point is inside it on validation."""
+
+    max_metric_drop: float
+    source: Literal["client", "default"]
+    dense_validation: MetricValue
+    compressed_validation: MetricValue
+    met: bool
+
+
+class LogAlphaQuantiles(_Part):
+    q05: float
+    q25: float
+    q50: float
+    q75: float
+    q95: float
+
+
+class Layer(_Part):
+    """One weight tensor. `log_alpha` is absent where the tensor was not treated as variational."""
+
+    name: str
+    shape: tuple[int, ...]
+    numel: int
+    nnz: int
+    sparsity: float
+    log_alpha: LogAlphaQuantiles | None
+
+
+class Weights(_Part):
+    """Tensors with two or more dimensions."""
+
+    numel: int
+    nnz: int
+    compression_ratio: float = Field(description="numel / nnz")
+    layers: list[Layer]
+
+
+class Parameters(_Part):
+    """All float tensors, biases and scales included."""
+
+    numel: int
+    nnz: int
+    compression_ratio: float
+
+
+class Bytes(_Part):
+    """Sizes on disk. `artifacts` leaves out report.json, which cannot contain its own size."""
+
+    dense: int
+    dense_gzip: int
+    artifacts: dict[str, int]
+    size_ratio: float = Field(description="bytes of the uploaded file / bytes of model.onnx")
+
+
+class LatencyValue(_Part):
+    """Milliseconds of one run in stock ONNX Runtime."""
+
+    median_ms: float
+    p05_ms: float
+    p95_ms: float
+
+
+class Latency(_Part):
+    """Dense and delivered, interleaved in one process."""
+
+    dense: LatencyValue
+    delivered: LatencyValue
+    batch_size: int
+    num_runs: int
+    num_threads: int
+
+
+class CurvePoint(_Part):
+    """One point of the accuracy-size curve, after masked fine-tuning; `metric` is on validation."""
+
+    beta: float
+    threshold: float
+    nnz: int
+    compression_ratio: float
+    metric: float
+    chosen: bool
+
+
+class Inputs(_Part):
+    """How the rows were read. `image_scaling` is absent where the inputs are not images."""
+
+    num_train: int
+    num_validation: int
+    num_test: int
+    num_classes: int
+    carved: list[Literal["validation", "test"]] = Field(description="parts that were split off the training rows")
+    image_scaling: Literal["unit", "symmetric", "imagenet"] | None
+
+
+class Provenance(_Part):
+    """What is needed to say where the delivered files come from."""
+
+    sha256: dict[str, str] = Field(description="of the inputs (model, train, ...) and of every artifact")
+    config: dict[str, object]
+    seed: int
+    device: str
+    versions: dict[str, str]
+    seconds: float
+
+
+class Report(_Part):
+    """The report of one run."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    verdict: str = Field(description="one sentence")
+    delivered: Literal["variational", "magnitude"] = Field(description="which of the two methods made the delivered point")
+    warnings: list[str]
+    metric: Metric
+    budget: Budget
+    weights: Weights
+    parameters: Parameters
+    bytes: Bytes
+    latency: Latency
+    curve: list[CurvePoint]
+    inputs: Inputs
+    provenance: Provenance
