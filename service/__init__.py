@@ -1,0 +1,1 @@
+"""The service: HTTP, terminal and worker around the library. Imports no torch, anywhere."""

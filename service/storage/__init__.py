@@ -1,0 +1,1 @@
+"""Where files lie: one object store, and the layout of its keys."""

@@ -1,0 +1,42 @@
+"""The layout of keys in the object store.
+
+    jobs/<job>/inputs/<name><suffix>                what the client sent
+    jobs/<job>/<fence>/checkpoint.safetensors       what an attempt saves; a later attempt resumes from the highest fence
+    jobs/<job>/<fence>/artifacts/<name>             what an attempt delivers
+
+An attempt writes under its own fence only, so one that has lost its lease can overwrite nothing.
+"""
+
+import re
+
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_CHECKPOINT = re.compile(r"jobs/[^/]+/(\d+)/checkpoint\.safetensors")
+
+
+def _segment(text: str) -> str:
+    """`text`, if it is one plain path segment: keys are also file names."""
+    if not _SEGMENT.fullmatch(text):
+        raise ValueError(f"{text!r} cannot be part of a key")
+    return text
+
+
+def job_prefix(job_id: str) -> str:
+    return f"jobs/{_segment(job_id)}"
+
+
+def input_key(job_id: str, name: str, suffix: str) -> str:
+    return f"{job_prefix(job_id)}/inputs/{_segment(name + suffix)}"
+
+
+def checkpoint_key(job_id: str, fence: int) -> str:
+    return f"{job_prefix(job_id)}/{fence:d}/checkpoint.safetensors"
+
+
+def checkpoint_fence(key: str) -> int | None:
+    """The fence of a checkpoint's key; None for any other key."""
+    match = _CHECKPOINT.fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def artifact_key(job_id: str, fence: int, name: str) -> str:
+    return f"{job_prefix(job_id)}/{fence:d}/artifacts/{_segment(name)}"

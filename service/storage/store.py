@@ -1,0 +1,94 @@
+"""`ObjectStore`: the only caller of the object store. An object is seen whole or not at all."""
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import obstore
+from obstore.store import LocalStore
+
+if TYPE_CHECKING:
+    # The stub has this class; the module has not.
+    from obstore import AsyncWritableFile
+
+CHUNK_BYTES = 1024 * 1024
+
+
+class ObjectWriter:
+    """Takes an object in chunks. It appears when the `async with` block ends without an exception; otherwise nothing stays."""
+
+    def __init__(self, file: "AsyncWritableFile") -> None:
+        self._file = file
+
+    async def write(self, chunk: bytes) -> None:
+        await self._file.write(chunk)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Closing with an exception aborts; a plain close() publishes.
+        await self._file.__aexit__(exc_type, exc_value, traceback)
+
+
+class ObjectStore:
+    """Objects under `root`, a folder on a local disk; keys come from `service.storage.keys`.
+
+    Reading a key that does not exist raises FileNotFoundError.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._store = LocalStore(root, mkdir=True, automatic_cleanup=True)
+
+    def put_file(self, key: str, path: Path) -> None:
+        obstore.put(self._store, key, path)
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        obstore.put(self._store, key, data)
+
+    def open_writer(self, key: str) -> ObjectWriter:
+        return ObjectWriter(obstore.open_writer_async(self._store, key, buffer_size=CHUNK_BYTES, max_concurrency=2))
+
+    def get_to_file(self, key: str, path: Path) -> None:
+        result = obstore.get(self._store, key)
+        with path.open("wb") as file:
+            for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                file.write(chunk)
+
+    async def get_bytes(self, key: str) -> bytes:
+        result = await obstore.get_async(self._store, key)
+        return bytes(await result.bytes_async())
+
+    async def open_range(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """Bytes `start` to `end` (exclusive) in chunks."""
+        if start >= end:
+            return
+        result = await obstore.get_async(self._store, key, options={"range": (start, end)})
+        async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+            yield bytes(chunk)
+
+    def exists(self, key: str) -> bool:
+        try:
+            obstore.head(self._store, key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def size(self, key: str) -> int:
+        return obstore.head(self._store, key)["size"]
+
+    def list(self, prefix: str) -> list[str]:
+        """Keys of all complete objects under the folder `prefix`, sorted."""
+        return sorted(meta["path"] for page in obstore.list(self._store, prefix) for meta in page)
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Removes every object under the folder `prefix`; it need not exist."""
+        for key in self.list(prefix):
+            obstore.delete(self._store, key)
+        # The local store leaves empty folders, and the staged file of an upload that a killed process never ended.
+        shutil.rmtree(self._root / prefix, ignore_errors=True)
