@@ -1,0 +1,30 @@
+"""One SQLAlchemy engine for SQLite and PostgreSQL."""
+
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy import create_engine as create_sqlalchemy_engine
+from sqlalchemy.engine import make_url
+
+SQLITE_PRAGMAS = {"journal_mode": "WAL", "busy_timeout": 30000, "synchronous": "NORMAL", "foreign_keys": "ON"}
+
+
+def create_engine(url: str) -> Engine:
+    """An engine for `url`: sqlite:///PATH (on a local disk), or postgresql://... (psycopg 3)."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_sqlalchemy_engine(parsed)
+        event.listen(engine, "connect", _set_sqlite_pragmas)
+        return engine
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    # A server that has gone away must not hold a runner longer than its lease.
+    connect_args = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+    return create_sqlalchemy_engine(parsed, pool_pre_ping=True, connect_args=connect_args)
+
+
+def _set_sqlite_pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for name, value in SQLITE_PRAGMAS.items():
+        cursor.execute(f"PRAGMA {name}={value}")
+    cursor.close()

@@ -1,0 +1,95 @@
+"""`Job`: one row of the jobs table as a frozen value."""
+
+import secrets
+import time
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from compressor.errors import Problem
+from service.jobs.states import TERMINAL, Status
+
+Kind = Literal["compress"]
+
+
+class JobInput(BaseModel):
+    """One input file: an object of the store (`key`), or a reference that the API has already checked (`ref`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str | None = None
+    ref: str | None = None
+    filename: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "JobInput":
+        if (self.key is None) == (self.ref is None):
+            raise ValueError("an input has either a key or a ref")
+        return self
+
+
+class Artifact(BaseModel):
+    """One finished file of a job."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    key: str
+    bytes: int
+    sha256: str
+    media_type: str
+
+
+class Job(BaseModel):
+    """A job as it stood when the row was read. Datetimes are aware, in UTC."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    kind: Kind = "compress"
+    status: Status = Status.QUEUED
+    phase: str | None = None
+    progress: float = 0.0
+    eta_s: float | None = None
+    metrics: dict[str, float] = {}
+    error: Problem | None = None
+    verdict: str | None = None
+    config: dict[str, Any]
+    inputs: dict[str, JobInput]
+    artifacts: list[Artifact] = []
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    attempts: int = 0
+    max_attempts: int
+    # The fence counts the claims of this job; a write that carries an older one is dropped.
+    fence: int = 0
+    lease_until: datetime | None = None
+    cancel_requested: bool = False
+    # The home and the process that hold the lease (service.worker.processes), and the last lines of the trainer's log.
+    home: str | None = None
+    process: str | None = None
+    log_tail: str = ""
+
+    @property
+    def finished(self) -> bool:
+        return self.status in TERMINAL
+
+
+def new_job_id() -> str:
+    """`job_` and 32 hexadecimal digits that begin with the time in milliseconds: ids sort in the order of creation."""
+    return f"job_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def new_job(*, config: dict[str, Any], inputs: dict[str, JobInput], max_attempts: int = 3, job_id: str | None = None) -> Job:
+    """A queued job. `job_id` where the inputs were stored under an id drawn before."""
+    return Job(
+        id=job_id or new_job_id(),
+        config=config,
+        inputs=inputs,
+        max_attempts=max_attempts,
+        created_at=datetime.now(UTC),
+    )

@@ -1,0 +1,1 @@
+"""Alembic migrations of the jobs table; run by service.jobs.migrate."""

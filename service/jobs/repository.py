@@ -1,0 +1,233 @@
+"""`JobRepository`: all SQL about jobs. Every write of a runner names the fence of its claim; 0 rows mean that it has lost the job."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, Row, and_, case, func, insert, literal, or_, select, update
+
+from compressor.errors import Problem, TrainerCrashed
+from compressor.protocol import Progress
+from service.jobs.job import Artifact, Job
+from service.jobs.states import LEASED, RESUMABLE, Status, sources
+from service.jobs.tables import OPEN, UtcDateTime, jobs
+
+
+@dataclass(frozen=True)
+class LeaseState:
+    """What a runner, or the dispatcher that watches it, learns about its lease."""
+
+    held: bool
+    expired: bool = False
+    cancel_requested: bool = False
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class JobRepository:
+    """Synchronous; safe to use from several threads and processes. `clock` counts on SQLite only, PostgreSQL has its own."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    # What clients ask for
+
+    def insert(self, job: Job) -> None:
+        values = job.model_dump(mode="json")
+        values |= {name: getattr(job, name) for name in ("created_at", "started_at", "finished_at", "lease_until")}
+        with self._engine.begin() as connection:
+            connection.execute(insert(jobs).values(values))
+
+    def get(self, job_id: str) -> Job | None:
+        with self._engine.begin() as connection:
+            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+        return _to_job(row) if row else None
+
+    def list_recent(self, limit: int, after: str | None = None) -> list[Job]:
+        """The newest first; `after` is the last id of the page before."""
+        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
+        if after is not None:
+            query = query.where(jobs.c.id < after)
+        with self._engine.begin() as connection:
+            return [_to_job(row) for row in connection.execute(query)]
+
+    def counts(self) -> dict[Status, int]:
+        """Number of jobs in each state that has any."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))
+            return {Status(status): count for status, count in rows}
+
+    def request_cancel(self, job_id: str) -> Job | None:
+        """Ends a waiting job at once and asks the runner of a running one to stop; leaves a finished job as it is."""
+        waiting = jobs.c.status.in_(sources(Status.CANCELLED) - LEASED)
+        statement = (
+            update(jobs)
+            .where(jobs.c.id == job_id, or_(waiting, jobs.c.status.in_(sources(Status.CANCELLING))))
+            .values(
+                status=case((waiting, Status.CANCELLED.value), else_=Status.CANCELLING.value),
+                finished_at=case((waiting, self._now())),
+                cancel_requested=True,
+            )
+        )
+        with self._engine.begin() as connection:
+            connection.execute(statement)
+            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+        return _to_job(row) if row else None
+
+    # What a dispatcher does
+
+    def claim_next(self, lease_s: float, *, home: str, process: str) -> Job | None:
+        """The oldest job that is queued or whose lease has run out, now leased to `process` under a new fence."""
+        other = jobs.alias()
+        candidate = (
+            select(other.c.id)
+            .where(OPEN, self._claimable(other.c))
+            .order_by(other.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        statement = (
+            update(jobs)
+            .where(jobs.c.id == candidate, self._claimable(jobs.c))
+            .values(
+                status=Status.VALIDATING.value,
+                fence=jobs.c.fence + 1,
+                attempts=jobs.c.attempts + 1,
+                lease_until=self._now(lease_s),
+                started_at=func.coalesce(jobs.c.started_at, self._now()),
+                home=home,
+                process=process,
+            )
+            .returning(jobs)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(statement).one_or_none()
+        return _to_job(row) if row else None
+
+    def end_abandoned(self) -> int:
+        """Ends the jobs whose lease has run out and that no attempt may take over: cancelled ones, and those out of attempts."""
+        expired = jobs.c.lease_until < self._now()
+        cancelled = (
+            update(jobs)
+            .where(OPEN, jobs.c.status == Status.CANCELLING.value, expired)
+            .values(status=Status.CANCELLED.value, lease_until=None, finished_at=self._now())
+        )
+        exhausted = select(jobs).where(OPEN, jobs.c.status.in_(RESUMABLE), expired, jobs.c.attempts >= jobs.c.max_attempts)
+        with self._engine.begin() as connection:
+            ended = connection.execute(cancelled).rowcount
+            found = [_to_job(row) for row in connection.execute(exhausted)]
+        return ended + sum(self._fail_exhausted(job) for job in found)
+
+    def release_dead(self, home: str, is_alive: Callable[[str], bool]) -> int:
+        """Ends the leases that processes of `home` held and that are no longer alive."""
+        held = select(jobs.c.id, jobs.c.fence, jobs.c.process).where(OPEN, jobs.c.home == home, jobs.c.lease_until >= self._now())
+        with self._engine.begin() as connection:
+            found = connection.execute(held).all()
+        dead = [(job_id, fence) for job_id, fence, process in found if not is_alive(process)]
+        return sum(self._write(_owned(job_id, fence, LEASED), lease_until=self._now(-1)) for job_id, fence in dead)
+
+    # What a runner does
+
+    def renew(self, job_id: str, fence: int, lease_s: float, *, process: str) -> LeaseState:
+        statement = (
+            update(jobs)
+            .where(_owned(job_id, fence, LEASED))
+            .values(lease_until=self._now(lease_s), process=process)
+            .returning(jobs.c.cancel_requested)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(statement).one_or_none()
+        return LeaseState(held=True, cancel_requested=row.cancel_requested) if row else LeaseState(held=False)
+
+    def read_lease(self, job_id: str, fence: int) -> LeaseState:
+        query = select(jobs.c.cancel_requested, jobs.c.lease_until < self._now()).where(_owned(job_id, fence, LEASED))
+        with self._engine.begin() as connection:
+            row = connection.execute(query).one_or_none()
+        return LeaseState(held=True, cancel_requested=row[0], expired=bool(row[1])) if row else LeaseState(held=False)
+
+    def update_progress(self, job_id: str, fence: int, progress: Progress, log_tail: str) -> bool:
+        status = Status.VALIDATING if progress.phase == "validate" else Status.RUNNING
+        return self._write(
+            _owned(job_id, fence, RESUMABLE),
+            status=status.value,
+            log_tail=log_tail,
+            **progress.model_dump(include={"phase", "progress", "eta_s", "metrics"}),
+        )
+
+    def finish(
+        self,
+        job_id: str,
+        fence: int,
+        status: Status,
+        *,
+        artifacts: Iterable[Artifact] = (),
+        error: Problem | None = None,
+        verdict: str | None = None,
+        log_tail: str = "",
+    ) -> bool:
+        """Ends the job; False where a newer owner exists, or the job is being cancelled and `status` is not that."""
+        values: dict[str, Any] = {"progress": 1.0} if status in {Status.SUCCEEDED, Status.FAILED_GATE} else {}
+        return self._write(
+            _owned(job_id, fence, sources(status) & LEASED),
+            status=status.value,
+            artifacts=[artifact.model_dump(mode="json") for artifact in artifacts],
+            error=error.model_dump() if error else None,
+            verdict=verdict,
+            log_tail=log_tail,
+            eta_s=None,
+            lease_until=None,
+            finished_at=self._now(),
+            **values,
+        )
+
+    def requeue(self, job_id: str, fence: int, *, count_attempt: bool = False, log_tail: str = "") -> bool:
+        """Gives the job back for another attempt; a shutdown does not count as one."""
+        return self._write(
+            _owned(job_id, fence, sources(Status.QUEUED) & LEASED),
+            status=Status.QUEUED.value,
+            lease_until=None,
+            log_tail=log_tail,
+            eta_s=None,
+            attempts=jobs.c.attempts - (0 if count_attempt else 1),
+        )
+
+    def _fail_exhausted(self, job: Job) -> bool:
+        log = f" Its last log lines:\n{job.log_tail}" if job.log_tail else ""
+        error = TrainerCrashed(
+            f"{job.attempts} attempts ended without a result.{log}",
+            suggestion="See the worker's log; the machine may be short of memory.",
+        )
+        return self.finish(job.id, job.fence, Status.FAILED, error=error.to_problem(), log_tail=job.log_tail)
+
+    def _write(self, where: ColumnElement[bool], **values: Any) -> bool:
+        with self._engine.begin() as connection:
+            return connection.execute(update(jobs).where(where).values(**values)).rowcount == 1
+
+    def _now(self, offset_s: float = 0.0) -> ColumnElement[datetime]:
+        # Leases compare times of different machines, so on PostgreSQL they come from its clock alone.
+        if self._engine.dialect.name == "postgresql":
+            return func.now(type_=UtcDateTime()) + literal(timedelta(seconds=offset_s))
+        return literal(self._clock() + timedelta(seconds=offset_s), UtcDateTime())
+
+    def _claimable(self, columns: Any) -> ColumnElement[bool]:
+        return or_(
+            columns.status == Status.QUEUED.value,
+            and_(
+                columns.status.in_(RESUMABLE),
+                columns.lease_until < self._now(),
+                columns.attempts < columns.max_attempts,
+            ),
+        )
+
+
+def _owned(job_id: str, fence: int, statuses: Iterable[Status]) -> ColumnElement[bool]:
+    return and_(jobs.c.id == job_id, jobs.c.fence == fence, jobs.c.status.in_([status.value for status in statuses]))
+
+
+def _to_job(row: Row[Any]) -> Job:
+    return Job.model_validate(row._asdict())
