@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compressor.errors import InvalidConfig
 
+Prior = Literal["ard", "log_uniform"]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -35,7 +36,7 @@ class CompressionConfig(BaseModel):
     )
 
     # The posterior
-    prior: Literal["ard", "log_uniform"] = Field(default="ard", description="Prior over the weights: ARD N(0, lambda^2) or log-uniform.")
+    prior: Prior = Field(default="ard", description="Prior over the weights: ARD N(0, lambda^2) or log-uniform.")
     log_sigma2_init: float = Field(default=-8.0, ge=-20.0, le=2.0, description="Initial log posterior variance of every weight.")
     beta: float = Field(default=1.0, gt=0.0, le=100.0, description="Weight of the KL term of the first branch.")
     max_beta_halvings: int = Field(default=4, ge=0, le=10, description="How often beta is halved while no point is inside the budget.")

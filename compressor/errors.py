@@ -18,11 +18,11 @@
     │   │   ├── LabelOutOfRange         label_out_of_range
     │   │   ├── ShapeMismatch           shape_mismatch
     │   │   └── UnsupportedTask         unsupported_task
+    │   ├── DeviceUnavailable           device_unavailable
     │   └── NotBetterThanGuessing       not_better_than_guessing
     ├── GateNotMet                      gate_not_met (CLI: exit 3; every artifact is kept)
     └── TrainingError                   the run itself failed (CLI: exit 1)
         ├── OutOfMemory                 out_of_memory
-        ├── DeviceUnavailable           device_unavailable
         ├── Diverged                    diverged
         ├── ArtifactMismatch            artifact_mismatch
         └── TrainerCrashed              trainer_crashed
@@ -171,6 +171,11 @@ class UnsupportedTask(DatasetError):
     title = "The task is not supported"
 
 
+class DeviceUnavailable(ClientError):
+    code = "device_unavailable"
+    title = "The requested device is not available"
+
+
 class NotBetterThanGuessing(ClientError):
     code = "not_better_than_guessing"
     title = "The model does no better than guessing on this dataset"
@@ -194,11 +199,6 @@ class TrainingError(CompressionError):
 class OutOfMemory(TrainingError):
     code = "out_of_memory"
     title = "The trainer ran out of memory"
-
-
-class DeviceUnavailable(TrainingError):
-    code = "device_unavailable"
-    title = "The requested device is not available"
 
 
 class Diverged(TrainingError):

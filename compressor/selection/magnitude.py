@@ -1,0 +1,20 @@
+"""The control: global magnitude pruning, the baseline that a Bayesian method has to beat at equal size."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def magnitude_masks(weights: Mapping[str, Tensor], nnz: int) -> dict[str, Tensor]:
+    """True for exactly the `nnz` weights of largest absolute value over all tensors together; ties go to the earlier one.
+
+    Args:
+        weights: tensors by name, any shapes, one device.
+        nnz: how many to keep, from 0 to the number of all weights.
+    """
+    flat = torch.cat([weight.detach().abs().flatten() for weight in weights.values()])
+    keep = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
+    keep[torch.argsort(flat, descending=True, stable=True)[:nnz]] = True
+    parts = keep.split([weight.numel() for weight in weights.values()])
+    return {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)}

@@ -1,0 +1,144 @@
+"""The two loops: fitting the posterior by maximising the ELBO, and fine-tuning the surviving weights under a fixed mask."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from compressor.errors import Diverged
+from compressor.graph.module import OnnxModule
+from compressor.training.rows import Rows, num_batches, shuffled_batches
+from compressor.training.schedule import kl_weight, learning_rate
+from compressor.variational.elbo import NegativeElbo
+from compressor.variational.posterior import Posterior
+
+OnStep = Callable[[int], None]  # rows of the step just taken
+OnEpoch = Callable[[int, float], None]  # epochs done, mean negative log-likelihood of the epoch in nats per row
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What one branch is fitted with."""
+
+    beta: float
+    kl_warmup_fraction: float
+    learning_rate_mean: float
+    learning_rate_log_sigma2: float
+    batch_size: int
+    epochs: int
+    seed: int
+
+
+def posterior_optimizer(module: OnnxModule, posterior: Posterior) -> torch.optim.Adam:
+    """Adam over the means, biases and scales (group 0) and log_sigma2 (group 1).
+
+    A high rate for the means and a low one for log_sigma2: a variance that rises before the mean has shrunk leaves log_alpha
+    between 0 and 3, where the KL hardly pulls at the mean any more.
+    """
+    return torch.optim.Adam([{"params": list(module.parameters())}, {"params": list(posterior.log_sigma2.values())}], fused=True)
+
+
+def fit_posterior(
+    module: OnnxModule,
+    posterior: Posterior,
+    negative_elbo: NegativeElbo,
+    optimizer: torch.optim.Adam,
+    rows: Rows,
+    options: FitOptions,
+    first_epoch: int,
+    on_step: OnStep,
+    on_epoch: OnEpoch,
+) -> None:
+    """Maximises the ELBO over the module's parameters and log_sigma2, by stochastic gradients with local reparameterisation.
+
+    Noise and order of an epoch depend on the seed and the epoch alone, so that a run resumed at `first_epoch` with the same
+    parameters and optimiser state takes the same steps.
+
+    Raises: Diverged where the loss is no longer finite.
+    """
+    per_epoch = num_batches(rows, options.batch_size)
+    num_steps = per_epoch * options.epochs
+    rates = (options.learning_rate_mean, options.learning_rate_log_sigma2)
+    for epoch in range(first_epoch, options.epochs):
+        module.train()
+        torch.manual_seed(_epoch_seed(options.seed, epoch))
+        losses = []
+        for index, (inputs, labels) in enumerate(shuffled_batches(rows, options.batch_size, _epoch_seed(options.seed, epoch))):
+            step = epoch * per_epoch + index
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = learning_rate(step, num_steps, rate)
+            optimizer.zero_grad(set_to_none=True)
+            mean_nll = cross_entropy(module(*inputs, values=posterior.values(), logits=True), labels)
+            negative_elbo.backward(mean_nll, kl_weight(step, num_steps, options.kl_warmup_fraction, options.beta))
+            optimizer.step()
+            posterior.clamp_()
+            losses.append(mean_nll.detach())
+            on_step(len(labels))
+        on_epoch(epoch + 1, _finite_mean(losses))
+
+
+@dataclass(frozen=True)
+class FineTuneOptions:
+    """What the survivors of one mask are trained with."""
+
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    seed: int
+
+
+def fine_tune(module: OnnxModule, masks: Mapping[str, Tensor], rows: Rows, options: FineTuneOptions, on_step: OnStep) -> None:
+    """Sets the weights outside their masks to 0 and trains the others, biases and scales, without noise or prior.
+
+    Args:
+        masks: True = keep, by weight name; a tensor without a mask is trained whole.
+    Raises: Diverged where the loss is no longer finite.
+    """
+    weights = module.tensors()
+    masked = [(weights[name], mask.to(weights[name].dtype)) for name, mask in masks.items()]
+    with torch.no_grad():
+        for weight, mask in masked:
+            weight.mul_(mask)
+    optimizer = torch.optim.Adam(_trainable(module, options.learning_rate), fused=True)
+    per_epoch = num_batches(rows, options.batch_size)
+    num_steps = per_epoch * options.epochs
+    for epoch in range(options.epochs):
+        module.train()
+        torch.manual_seed(_epoch_seed(options.seed, epoch))
+        losses = []
+        for index, (inputs, labels) in enumerate(shuffled_batches(rows, options.batch_size, _epoch_seed(options.seed, epoch))):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(epoch * per_epoch + index, num_steps, options.learning_rate)
+            optimizer.zero_grad(set_to_none=True)
+            loss = cross_entropy(module(*inputs, logits=True), labels)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+            for weight, mask in masked:
+                if weight.grad is not None:
+                    weight.grad.mul_(mask)
+            optimizer.step()
+            losses.append(loss.detach())
+            on_step(len(labels))
+        _finite_mean(losses)
+
+
+def _trainable(module: nn.Module, rate: float) -> list[dict[str, object]]:
+    return [{"params": list(module.parameters()), "lr": rate}]
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """Distinct for every epoch of every loop of a run; below 2**63."""
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+def _finite_mean(losses: list[Tensor]) -> float:
+    """Mean loss of an epoch, in nats per row."""
+    mean = float(torch.stack(losses).mean())
+    if not torch.isfinite(torch.tensor(mean)):
+        raise Diverged(
+            "The training loss is no longer a finite number.",
+            param="learning_rate_mean",
+            suggestion="Lower learning_rate_mean (a tenth of it, say) and submit again.",
+        )
+    return mean

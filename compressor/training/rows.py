@@ -1,0 +1,54 @@
+"""Rows in memory, the order they are drawn in, and the predictions over all of them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+EVALUATION_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One part of the data on one device.
+
+    Attributes:
+        inputs: one tensor per model input, rows first, as stored (uint8 for images).
+        labels: class per row, int64.
+        prepare: turns a batch of the inputs into what the model takes.
+    """
+
+    inputs: tuple[Tensor, ...]
+    labels: Tensor
+    prepare: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor | slice) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The prepared inputs and the labels of some rows."""
+        return self.prepare(tuple(part[index] for part in self.inputs)), self.labels[index]
+
+
+def shuffled_batches(rows: Rows, batch_size: int, seed: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    """All rows once in an order given by the seed; a last batch smaller than half is left out, unless it is the only one."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).to(rows.labels.device)
+    for start in range(0, num_batches(rows, batch_size) * batch_size, batch_size):
+        yield rows.take(order[start : start + batch_size])
+
+
+def num_batches(rows: Rows, batch_size: int) -> int:
+    """How many batches `shuffled_batches` gives."""
+    return max(1, (len(rows) + batch_size // 2) // batch_size)
+
+
+@torch.no_grad()
+def count_correct(module: nn.Module, rows: Rows) -> int:
+    """Rows whose label has the highest score under the module's own parameters (the posterior means), in inference mode."""
+    module.eval()
+    correct = 0
+    for start in range(0, len(rows), EVALUATION_BATCH):
+        inputs, labels = rows.take(slice(start, start + EVALUATION_BATCH))
+        correct += int((module(*inputs).argmax(dim=-1) == labels).sum())
+    return correct

@@ -1,0 +1,49 @@
+"""The evidence lower bound: the only place where N, the batch mean, beta and the KL meet.
+
+    negative_elbo = N * mean over the batch of -log p(y | x, w) + beta * sum over the weights of KL(q(w) || p(w))      [nats]
+
+The likelihood term is scaled up to the whole data set, rather than the KL down to one row: the gradient of a nearly dead weight,
+some 0.02 nats, would otherwise be 1e-8 for a million rows, as small as Adam's epsilon, and pruning would stall.
+"""
+
+from torch import Tensor
+
+from compressor.config import Prior
+from compressor.variational.kl import KLGradient, kl
+from compressor.variational.posterior import Posterior
+
+
+class NegativeElbo:
+    """The loss of variational training.
+
+    Args:
+        posterior: the weights' q(w).
+        prior: "ard" or "log_uniform".
+        num_data: N, the number of training rows that the likelihood stands for.
+    """
+
+    def __init__(self, posterior: Posterior, prior: Prior, num_data: int) -> None:
+        self._posterior = posterior
+        self._prior: Prior = prior
+        self._num_data = num_data
+        self._kl_gradients = {name: KLGradient(prior, mean) for name, mean in posterior.means.items()}
+
+    def backward(self, mean_nll: Tensor, beta: float) -> None:
+        """Adds the gradient of the negative ELBO to every parameter.
+
+        Args:
+            mean_nll: scalar, mean over the batch of the negative log-likelihood under weights drawn from the posterior, nats.
+            beta: weight of the KL.
+        """
+        (self._num_data * mean_nll).backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+        if beta == 0.0:
+            return
+        for name, mean in self._posterior.means.items():
+            log_sigma2 = self._posterior.log_sigma2[name]
+            if mean.grad is None or log_sigma2.grad is None:
+                raise RuntimeError("a variational weight took no part in the likelihood")
+            self._kl_gradients[name].add_(mean, log_sigma2, mean.grad, log_sigma2.grad, beta)
+
+    def kl_nats(self) -> float:
+        """KL(posterior || prior) in nats, summed over all weights; for logging, not part of a step."""
+        return sum(float(kl(self._prior, log_alpha).double().sum()) for log_alpha in self._posterior.log_alpha().values())

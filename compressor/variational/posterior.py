@@ -1,0 +1,51 @@
+"""The parameters of q(w) = N(mean, sigma^2), one per weight, in the additive parametrisation (mean, log_sigma2).
+
+The multiplicative form w = mean (1 + sqrt(alpha) eps) has a gradient dw/dmean whose variance grows with alpha, so that no rate
+could ever reach infinity; with w = mean + sigma eps the gradient is exactly 1 (Molchanov et al. 2017, section 4.2).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from compressor.graph.gaussian import GaussianValue
+
+_LOG_SIGMA2_RANGE = (-20.0, 5.0)  # sigma from 5e-5 to 12: outside, float32 variances stop meaning anything
+_SMALLEST_SQUARE = 1e-30  # log_alpha of an exact zero is finite: at least 60 above log_sigma2
+
+
+class Posterior:
+    """q(w) of all weights of a module.
+
+    Args:
+        means: the module's own weight parameters by name; they stay shared with it.
+        log_sigma2_init: initial log variance of every weight.
+    """
+
+    def __init__(self, means: Mapping[str, nn.Parameter], log_sigma2_init: float) -> None:
+        self.means = dict(means)
+        self.log_sigma2 = {name: nn.Parameter(torch.full_like(mean, log_sigma2_init)) for name, mean in means.items()}
+
+    def values(self) -> dict[str, GaussianValue]:
+        """The weights as they flow through the graph; differentiable in both parameters."""
+        return {name: GaussianValue(mean, self.log_sigma2[name].exp()) for name, mean in self.means.items()}
+
+    @torch.no_grad()
+    def log_alpha(self) -> dict[str, Tensor]:
+        """log(sigma^2 / mean^2) per weight, float32: the logarithm of the weight's Gaussian dropout rate."""
+        return {name: self.log_sigma2[name] - mean.square().clamp_min(_SMALLEST_SQUARE).log() for name, mean in self.means.items()}
+
+    def keep_masks(self, threshold: float) -> dict[str, Tensor]:
+        """True where a weight is kept: exactly where log_alpha < threshold."""
+        return {name: log_alpha < threshold for name, log_alpha in self.log_alpha().items()}
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """Keeps log_sigma2 in the range of float32 arithmetic.
+
+        The data are clamped, never log_alpha inside the loss: a clip there would silence the KL gradient of every weight
+        outside it and so protect large weights from pruning.
+        """
+        for log_sigma2 in self.log_sigma2.values():
+            log_sigma2.clamp_(*_LOG_SIGMA2_RANGE)
