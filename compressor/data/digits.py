@@ -1,0 +1,24 @@
+"""`builtin:digits`: scikit-learn's 1,797 handwritten digits of 8x8, which need no file and no network."""
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from compressor.data.dataset import Dataset, InputSpec, Loaded
+from compressor.data.labels import check_range
+from compressor.data.numeric import reshape_rows, to_input_type
+from compressor.errors import ShapeMismatch
+
+DIGITS = "builtin:digits"
+
+
+def read_digits(inputs: tuple[InputSpec, ...], num_classes: int) -> Loaded:
+    """The digits with values in [0, 1] (sixteenths) in the shape of the model's one input.
+
+    Raises: ShapeMismatch, LabelOutOfRange.
+    """
+    if len(inputs) != 1:
+        raise ShapeMismatch(f"{DIGITS} has one feature array but the model has {len(inputs)} inputs.", param=DIGITS)
+    pixels, classes = load_digits(return_X_y=True)
+    values = to_input_type(pixels.astype(np.float32) / 16, inputs[0], DIGITS, "x")
+    rows = reshape_rows(values, inputs[0], DIGITS, "x")
+    return Loaded(Dataset((rows,), check_range(classes, num_classes, DIGITS, "y")), images=False)

@@ -1,0 +1,200 @@
+"""Reads an untrusted parquet file: the schema is checked with pyarrow first, then the rows are streamed by `datasets` with nothing decoded.
+
+The features that the file declares of itself are never used: they could say that a cell is a path or an address to be opened.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from compressor.data.columns import ImageReader, LabelReader, NumberReader, is_image, is_number, label_type_error
+from compressor.data.dataset import Dataset, InputSpec, Loaded, takes_integers, to_names
+from compressor.data.labels import missing_labels
+from compressor.data.limits import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_ROWS,
+    MAX_COLUMNS,
+    MAX_EXPANDED_BYTES,
+    MAX_ROW_GROUP_BYTES,
+    MAX_ROW_GROUPS,
+    MAX_ROWS,
+)
+from compressor.data.unreadable import invalid_if_unreadable, regular_file
+from compressor.errors import DatasetTooLarge, InvalidDataset, ShapeMismatch
+
+_KIND = "parquet"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which columns are read, and for which input; an image is the only column of its input."""
+
+    columns: tuple[tuple[str, ...], ...]
+    label: str
+    warnings: tuple[str, ...]
+
+    def selected(self) -> list[str]:
+        return [*dict.fromkeys(name for names in self.columns for name in names), self.label]
+
+
+def read_parquet(path: Path, where: str, inputs: Sequence[InputSpec], num_classes: int, label_column: str, cache_dir: Path) -> Loaded:
+    """All rows of the file as arrays that fit `inputs`.
+
+    Args:
+        path: a local file.
+        where: how messages name it.
+        inputs: the model's inputs. One input takes an image column, or all numeric columns but the label in file order;
+            several take the columns of their own names.
+        num_classes: labels must be in [0, num_classes).
+        label_column: name of the column of integer classes.
+        cache_dir: an existing folder, the only one in which `datasets` may write.
+    Raises: DatasetError, by the subclass that says what is wrong.
+    """
+    with invalid_if_unreadable(where, _KIND):
+        with pq.ParquetFile(regular_file(path, where)) as file:
+            metadata, schema = file.metadata, file.schema_arrow.remove_metadata()
+            _check_declared_sizes(metadata, where)
+        plan = _plan(schema, inputs, label_column, where)
+        batch_rows = _batch_rows(metadata, plan)
+        readers = [_reader(spec, names, schema, metadata.num_rows, where) for spec, names in zip(inputs, plan.columns, strict=True)]
+        labels = LabelReader(plan.label, metadata.num_rows, num_classes, where)
+        row = 0
+        for batch in _batches(path, schema, plan, batch_rows, cache_dir):
+            if row + batch.num_rows > metadata.num_rows:
+                break
+            for reader in readers:
+                reader.add(batch, row)
+            labels.add(batch, row)
+            row += batch.num_rows
+        if row != metadata.num_rows:
+            raise InvalidDataset(f"{where}: the file declares {metadata.num_rows:,} rows but holds another number.")
+    images = any(isinstance(reader, ImageReader) for reader in readers)
+    return Loaded(Dataset(tuple(reader.finish() for reader in readers), labels.finish()), images, plan.warnings)
+
+
+def _check_declared_sizes(metadata: pq.FileMetaData, where: str) -> None:
+    if metadata.num_rows == 0:
+        raise InvalidDataset(f"{where}: the file has no rows.")
+    limits = (
+        ("rows", metadata.num_rows, MAX_ROWS),
+        ("columns", metadata.num_columns, MAX_COLUMNS),
+        ("row groups", metadata.num_row_groups, MAX_ROW_GROUPS),
+    )
+    for what, value, limit in limits:
+        if value > limit:
+            raise DatasetTooLarge(f"{where}: the file declares {value:,} {what}, more than {limit:,}.", suggestion="Give a smaller file.")
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        if group.total_byte_size > MAX_ROW_GROUP_BYTES:
+            raise DatasetTooLarge(
+                f"{where}: row group {index} declares {group.total_byte_size:,} bytes, more than {MAX_ROW_GROUP_BYTES:,}.",
+                suggestion="Write the file with smaller row groups.",
+            )
+
+
+def _plan(schema: pa.Schema, inputs: Sequence[InputSpec], label_column: str, where: str) -> _Plan:
+    if len(set(schema.names)) != len(schema.names):
+        raise InvalidDataset(f"{where}: two columns have the same name.", suggestion="Rename one of them.")
+    if label_column not in schema.names:
+        raise missing_labels(where, label_column, schema.names)
+    error = label_type_error(schema.field(label_column).type, where, label_column)
+    if error is not None:
+        raise error
+    features = [name for name in schema.names if name != label_column]
+    if len(inputs) == 1:
+        columns: tuple[tuple[str, ...], ...] = (_columns_of_one_input(schema, features, where),)
+    else:
+        absent = [spec.name for spec in inputs if spec.name not in features]
+        if absent:
+            raise ShapeMismatch(
+                f"{where}: the model's inputs {to_names(absent)} have no column of their name. Found: {to_names(features)}.",
+                param=absent[0],
+                suggestion="Name one column after each input of the model.",
+            )
+        columns = tuple((spec.name,) for spec in inputs)
+    used = {name for names in columns for name in names}
+    for name in sorted(used):
+        if not (is_image(schema.field(name).type) or is_number(schema.field(name).type)):
+            raise InvalidDataset(
+                f"{where}: the column {name[:60]!r} holds {str(schema.field(name).type)[:60]}, neither numbers nor encoded images.",
+                param=name[:60],
+                suggestion="Encode it as numbers, or drop it.",
+            )
+    ignored = [name for name in features if name not in used]
+    warnings = (f"{where}: these columns are not used: {to_names(ignored)}.",) if ignored else ()
+    return _Plan(columns, label_column, warnings)
+
+
+def _columns_of_one_input(schema: pa.Schema, features: list[str], where: str) -> tuple[str, ...]:
+    images = [name for name in features if is_image(schema.field(name).type)]
+    if len(images) > 1:
+        raise InvalidDataset(
+            f"{where}: several image columns, but the model has one input: {to_names(images)}.", suggestion="Keep one of them."
+        )
+    if not images and not features:
+        raise InvalidDataset(f"{where}: there is no column beside the labels.", suggestion="Add an image or numeric columns.")
+    return tuple(images or features)
+
+
+def _batch_rows(metadata: pq.FileMetaData, plan: _Plan) -> int:
+    """Rows per batch, so that a batch stays small even where every row is the largest cell that its column chunk can hold."""
+    selected = set(plan.selected())
+    largest, numbers = 1, 0
+    for group in (metadata.row_group(index) for index in range(metadata.num_row_groups)):
+        for chunk in (group.column(index) for index in range(metadata.num_columns)):
+            if chunk.path_in_schema.split(".")[0] not in selected:
+                continue
+            if chunk.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"):
+                largest = max(largest, chunk.total_uncompressed_size)
+            else:
+                numbers += chunk.num_values
+    if numbers * 8 > MAX_EXPANDED_BYTES:
+        raise DatasetTooLarge(
+            f"The columns declare {numbers:,} numbers, more than {MAX_EXPANDED_BYTES // 8:,}.", suggestion="Give fewer rows."
+        )
+    return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // largest))
+
+
+def _reader(spec: InputSpec, names: tuple[str, ...], schema: pa.Schema, num_rows: int, where: str) -> "ImageReader | NumberReader":
+    if is_image(schema.field(names[0]).type):
+        if takes_integers(spec):
+            raise ShapeMismatch(
+                f"{where}: {names[0]!r} is an image, but input {spec.name!r} takes integers.",
+                param=names[0],
+                suggestion="Give numbers, or a model that takes floats.",
+            )
+        return ImageReader(spec, names[0], num_rows, where)
+    return NumberReader(spec, names, num_rows, where)
+
+
+def _batches(path: Path, schema: pa.Schema, plan: _Plan, batch_rows: int, cache_dir: Path) -> Iterator[pa.Table]:
+    # Imported here because it takes seconds, and only parquet files need it.
+    import datasets
+
+    from compressor.data.offline import offline
+
+    plain = pa.schema([schema.field(name) for name in plan.selected()])
+    features = datasets.Features.from_arrow_schema(plain)
+    for names in plan.columns:
+        if is_image(schema.field(names[0]).type):
+            features[names[0]] = datasets.Image(decode=False)
+    # `datasets` takes the path for a glob and for a chained URL, and finds no rows where it holds [, * or ::, hence the plain name.
+    with tempfile.TemporaryDirectory(prefix="rows-") as folder, offline():
+        link = Path(folder, "rows.parquet")
+        link.symlink_to(path.resolve())
+        rows: Any = datasets.load_dataset(
+            "parquet",
+            data_files=[str(link)],
+            split="train",
+            streaming=True,
+            features=features,
+            columns=plan.selected(),
+            batch_size=batch_rows,
+            cache_dir=str(cache_dir),
+        )
+        yield from rows.with_format("arrow").iter(batch_size=batch_rows)
