@@ -80,8 +80,8 @@ class Job(BaseModel):
 
 
 def new_job_id() -> str:
-    """`job_` and 32 hexadecimal digits that begin with the time in milliseconds: ids sort in the order of creation."""
-    return f"job_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+    """`job_` and 32 hexadecimal digits that begin with the time in nanoseconds: ids sort in the order of creation."""
+    return f"job_{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
 def new_job(*, config: dict[str, Any], inputs: dict[str, JobInput], max_attempts: int = 3, job_id: str | None = None) -> Job:
