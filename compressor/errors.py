@@ -19,7 +19,8 @@
     │   │   ├── ShapeMismatch           shape_mismatch
     │   │   └── UnsupportedTask         unsupported_task
     │   ├── DeviceUnavailable           device_unavailable
-    │   └── NotBetterThanGuessing       not_better_than_guessing
+    │   ├── NotBetterThanGuessing       not_better_than_guessing
+    │   └── InvalidArtifact             invalid_artifact
     ├── GateNotMet                      gate_not_met (CLI: exit 3; every artifact is kept)
     └── TrainingError                   the run itself failed (CLI: exit 1)
         ├── OutOfMemory                 out_of_memory
@@ -179,6 +180,13 @@ class DeviceUnavailable(ClientError):
 class NotBetterThanGuessing(ClientError):
     code = "not_better_than_guessing"
     title = "The model does no better than guessing on this dataset"
+
+
+class InvalidArtifact(ClientError):
+    """A delivered file that is read back is damaged, or of another format."""
+
+    code = "invalid_artifact"
+    title = "The file is not a readable artifact"
 
 
 class GateNotMet(CompressionError):
