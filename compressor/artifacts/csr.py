@@ -1,0 +1,184 @@
+"""`weights.safetensors`: every float tensor of the compressed model, matrices as CSR. The layout, format_version 1:
+
+A safetensors file. Its metadata has "format" = "bayespress-csr", "format_version" = "1" and "tensors", a JSON list with one
+object per tensor of the model: {"name", "key", "layout", "shape"}, where "name" is the tensor's ONNX name and "shape" its
+dense shape.
+layout "csr": the tensor, of rank 2 or more, was reshaped to the matrix (shape[0], product of the rest), row-major, and lies in
+  <key>.crow_indices  smallest unsigned integers that fit, shape[0] + 1 of them: row r has the entries crow[r] to crow[r + 1]
+  <key>.col_indices   smallest unsigned integers that fit, one per nonzero, increasing within a row
+  <key>.values        the nonzeros, in the tensor's own float type
+layout "dense": the tensor as it is under <key>: biases, scales, and matrices with so few zeros that CSR takes more bytes.
+"key" is the name, with underscores after it where a key of another tensor would be the same.
+`load_csr` gives the matrices to scipy; `read` gives all tensors in their dense shapes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from scipy.sparse import csr_array
+
+from compressor.artifacts.atomic import replacing
+from compressor.errors import InvalidArtifact
+
+FORMAT = "bayespress-csr"
+FORMAT_VERSION = "1"
+
+Array = npt.NDArray[Any]
+
+_INTEGERS = (np.uint8, np.uint16, np.uint32, np.uint64)
+_CSR_SUFFIXES = (".crow_indices", ".col_indices", ".values")
+# A damaged shape must not make `read` allocate the machine's memory; beyond what a model of the accepted size can hold.
+_MAX_NUMEL = 2**31
+
+
+class _Tensor(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    key: str
+    layout: Literal["csr", "dense"]
+    shape: tuple[int, ...] = Field(max_length=64)
+
+    def matrix_shape(self) -> tuple[int, int]:
+        return self.shape[0], math.prod(self.shape[1:])
+
+
+_TENSORS = TypeAdapter(list[_Tensor])
+
+
+def write(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Writes `arrays`, float tensors by ONNX name; the file is replaced as a whole or not at all."""
+    stored: dict[str, Array] = {}
+    tensors: list[_Tensor] = []
+    # The header's own key, which no tensor may have.
+    taken = {"__metadata__"}
+    for name, array in arrays.items():
+        parts = _to_parts(array)
+        key = name
+        while any(key + suffix in taken for suffix in parts):
+            key += "_"
+        taken.update(key + suffix for suffix in parts)
+        stored |= {key + suffix: part for suffix, part in parts.items()}
+        tensors.append(_Tensor(name=name, key=key, layout="dense" if "" in parts else "csr", shape=array.shape))
+    metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "tensors": _TENSORS.dump_json(tensors).decode()}
+    with replacing(path) as partial:
+        save_file(stored, partial, metadata)
+
+
+def load_csr(path: str | Path) -> dict[str, csr_array]:
+    """The weight matrices of a `weights.safetensors` file.
+
+    Args:
+        path: the file.
+    Returns: by ONNX name, every tensor of two or more dimensions as a scipy CSR array of shape (shape[0], product of the rest);
+        float16 values as float32, because scipy has no sparse float16.
+    Raises: InvalidArtifact where the file is damaged or not of this format.
+    """
+    matrices = {}
+    for tensor, parts in _read_parts(Path(path)):
+        if len(tensor.shape) < 2:
+            continue
+        matrix = parts[0].reshape(tensor.matrix_shape()) if tensor.layout == "dense" else None
+        wide = np.promote_types(parts[-1].dtype, np.float32)
+        if matrix is not None:
+            matrices[tensor.name] = csr_array(matrix.astype(wide))
+        else:
+            crow, col, values = parts
+            index = np.int32 if max(len(col), *tensor.matrix_shape()) < 2**31 else np.int64
+            matrices[tensor.name] = csr_array((values.astype(wide), col.astype(index), crow.astype(index)), shape=tensor.matrix_shape())
+    return matrices
+
+
+def read(path: Path) -> dict[str, Array]:
+    """All tensors of the file in their dense shapes and own types, by ONNX name.
+
+    Raises: InvalidArtifact where the file is damaged or not of this format.
+    """
+    return {tensor.name: _to_dense(tensor, parts) for tensor, parts in _read_parts(path)}
+
+
+def _to_parts(array: Array) -> dict[str, Array]:
+    """What is stored, by suffix of the key: the three CSR arrays, or "" alone where dense takes fewer bytes."""
+    dense = np.ascontiguousarray(array).reshape(array.shape)
+    if array.ndim < 2 or array.size == 0:
+        return {"": dense}
+    matrix = dense.reshape(len(dense), -1)
+    rows, cols = np.nonzero(matrix)
+    crow = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(matrix)))])
+    parts = (_to_smallest(crow, len(cols)), _to_smallest(cols, matrix.shape[1] - 1), matrix[rows, cols])
+    if sum(part.nbytes for part in parts) >= dense.nbytes:
+        return {"": dense}
+    return dict(zip(_CSR_SUFFIXES, parts, strict=True))
+
+
+def _to_smallest(indices: Array, largest: int) -> Array:
+    return indices.astype(next(kind for kind in _INTEGERS if largest <= np.iinfo(kind).max))
+
+
+def _read_parts(path: Path) -> list[tuple[_Tensor, tuple[Array, ...]]]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if (metadata.get("format"), metadata.get("format_version")) != (FORMAT, FORMAT_VERSION):
+                raise _damaged(path, f"not {FORMAT} version {FORMAT_VERSION}")
+            tensors = _TENSORS.validate_json(metadata["tensors"])
+            result = [(tensor, tuple(file.get_tensor(tensor.key + suffix) for suffix in _suffixes(tensor))) for tensor in tensors]
+    except (SafetensorError, ValidationError, KeyError, OSError, ValueError) as error:
+        raise _damaged(path, type(error).__name__) from error
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise _damaged(path, "two tensors have the same name")
+    for tensor, parts in result:
+        _check(tensor, parts, path)
+    return result
+
+
+def _suffixes(tensor: _Tensor) -> Sequence[str]:
+    return ("",) if tensor.layout == "dense" else _CSR_SUFFIXES
+
+
+def _check(tensor: _Tensor, parts: tuple[Array, ...], path: Path) -> None:
+    """Every property that a CSR reader relies on, before scipy's compiled code indexes with these numbers."""
+    if parts[-1].dtype.kind != "f":
+        raise _damaged(path, f"{tensor.name!r} does not hold floats")
+    if tensor.layout == "dense":
+        if parts[0].shape != tensor.shape:
+            raise _damaged(path, f"{tensor.name!r} does not have its declared shape")
+        return
+    if len(tensor.shape) < 2 or min(tensor.shape) < 1 or math.prod(tensor.shape) > _MAX_NUMEL:
+        raise _damaged(path, f"{tensor.name!r} declares no shape of a matrix")
+    rows, cols = tensor.matrix_shape()
+    crow, col, values = parts
+    if any(part.ndim != 1 for part in parts) or crow.dtype.kind != "u" or col.dtype.kind != "u":
+        raise _damaged(path, f"{tensor.name!r} has index arrays of a wrong type")
+    if len(crow) != rows + 1 or len(col) != len(values):
+        raise _damaged(path, f"{tensor.name!r} has index arrays of a wrong length")
+    # Compared, not subtracted: the differences of unsigned numbers wrap around.
+    if crow[0] != 0 or crow[-1] != len(col) or np.any(crow[1:] < crow[:-1]):
+        raise _damaged(path, f"{tensor.name!r} has crow_indices that do not rise from 0 to the number of values")
+    if np.any(col >= cols):
+        raise _damaged(path, f"{tensor.name!r} has col_indices beyond its {cols} columns")
+    is_row_start = np.zeros(len(col) + 1, dtype=bool)
+    is_row_start[crow.astype(np.int64)] = True
+    if np.any((col[1:] <= col[:-1]) & ~is_row_start[1 : len(col)]):
+        raise _damaged(path, f"{tensor.name!r} has col_indices that do not increase within a row")
+
+
+def _to_dense(tensor: _Tensor, parts: tuple[Array, ...]) -> Array:
+    if tensor.layout == "dense":
+        return parts[0]
+    crow, col, values = parts
+    dense = np.zeros(tensor.matrix_shape(), dtype=values.dtype)
+    row_lengths: Array = (crow[1:] - crow[:-1]).astype(np.int64)
+    dense[np.repeat(np.arange(len(dense)), row_lengths), col] = values
+    return dense.reshape(tensor.shape)
+
+
+def _damaged(path: Path, why: str) -> InvalidArtifact:
+    return InvalidArtifact(f"{path.name}: not a readable weights file ({why}).", param=path.name, suggestion="Download the artifact again.")

@@ -1,0 +1,131 @@
+"""Stock ONNX Runtime on the CPU: the outputs of a model file, and how long they take."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from compressor.errors import UnsupportedModel
+from compressor.report import Latency, LatencyValue
+
+Array = npt.NDArray[Any]
+
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(uint8)": np.uint8,
+}
+
+
+def run(model: Path | bytes, inputs: Sequence[Array], *, output: str | None = None, batch_size: int = 256, num_threads: int = 1) -> Array:
+    """The output of `model` for all rows, in batches.
+
+    Args:
+        model: an ONNX file, or its bytes.
+        inputs: an array [N, ...] per input of the model, in order; cast to the input's type.
+        output: name of the output; the first where it is absent.
+        batch_size: rows per run, where the graph has not its own number baked in; then the last batch is padded.
+        num_threads: threads of ONNX Runtime.
+    Returns: the output's rows [N, ...].
+    Raises: UnsupportedModel where ONNX Runtime cannot load or run the model.
+    """
+    run_batch, size = _runner(model, output, batch_size, num_threads)
+    num_rows = len(inputs[0])
+    return np.concatenate([run_batch(_batch(inputs, start, size))[: num_rows - start] for start in range(0, num_rows, size)])
+
+
+def measure_latency(
+    dense: Path,
+    delivered: Path,
+    inputs: Sequence[Array],
+    *,
+    output: str | None = None,
+    batch_size: int = 1,
+    num_threads: int = 1,
+    num_runs: int = 200,
+    max_seconds: float = 10.0,
+) -> Latency:
+    """How long one run takes, dense and delivered in turn, so that a slow moment of the machine hits both.
+
+    Args:
+        dense: the uploaded model.
+        delivered: the compressed model.
+        inputs: rows to run on, as for `run`.
+        output: name of the output; the first where it is absent.
+        batch_size: rows per run, where the graph has not its own number baked in.
+        num_threads: threads of ONNX Runtime.
+        num_runs: timed runs of each model, after a tenth as many that are not timed.
+        max_seconds: after this time no further pair is started, once there are three.
+    Returns: median, 5 % and 95 % quantile in milliseconds.
+    Raises: UnsupportedModel where ONNX Runtime cannot load or run one of them.
+    """
+    run_dense, size = _runner(dense, output, batch_size, num_threads)
+    run_delivered, _ = _runner(delivered, output, batch_size, num_threads)
+    batch = _batch(inputs, 0, size)
+    deadline = time.perf_counter() + max_seconds
+    times: list[tuple[float, float]] = []
+    for index in range(-(num_runs // 10), num_runs):
+        pair = (_milliseconds(run_dense, batch), _milliseconds(run_delivered, batch))
+        if index >= 0:
+            times.append(pair)
+        if len(times) >= 3 and time.perf_counter() > deadline:
+            break
+    of_dense, of_delivered = zip(*times, strict=True)
+    return Latency(
+        dense=_to_value(of_dense), delivered=_to_value(of_delivered), batch_size=size, num_runs=len(times), num_threads=num_threads
+    )
+
+
+def _runner(model: Path | bytes, output: str | None, batch_size: int, num_threads: int) -> tuple[Callable[[list[Array]], Array], int]:
+    """A function from one batch to the output, and the rows per batch that it takes."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    # Errors are raised; its warnings on stderr are about optimisations.
+    options.log_severity_level = 4
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _cannot(error, "load") from error
+    specs = session.get_inputs()
+    static = next((spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)), None)
+    wanted = output or session.get_outputs()[0].name
+
+    def run_batch(batch: list[Array]) -> Array:
+        feeds = {spec.name: rows.astype(_TYPES[spec.type], copy=False) for spec, rows in zip(specs, batch, strict=True)}
+        try:
+            return np.asarray(session.run([wanted], feeds)[0])
+        except Exception as error:
+            raise _cannot(error, "run") from error
+
+    return run_batch, static or batch_size
+
+
+def _batch(inputs: Sequence[Array], start: int, size: int) -> list[Array]:
+    """Rows `start` to `start + size` of every input, the last row repeated where there are not so many."""
+    rows = np.minimum(np.arange(start, start + size), len(inputs[0]) - 1)
+    return [array[rows] for array in inputs]
+
+
+def _cannot(error: Exception, verb: str) -> UnsupportedModel:
+    # ONNX Runtime's exceptions have no base class of their own.
+    return UnsupportedModel(f"ONNX Runtime cannot {verb} the model: {str(error)[:300]}")
+
+
+def _milliseconds(run_batch: Callable[[list[Array]], Array], batch: list[Array]) -> float:
+    start = time.perf_counter_ns()
+    run_batch(batch)
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def _to_value(times: Sequence[float]) -> LatencyValue:
+    low, median, high = np.quantile(times, (0.05, 0.5, 0.95))
+    return LatencyValue(median_ms=float(median), p05_ms=float(low), p95_ms=float(high))

@@ -1,0 +1,136 @@
+"""`model.onnx`: the client's own graph with every tensor that has enough zeros as `Constant(sparse_value)`.
+
+The one sparse form that the checker passes with full_check, that stock ONNX Runtime and OpenVINO load exactly, and that needs no
+runtime of ours. Indices are linear int64 in `int64_data`, which protobuf writes as varints: a third of `raw_data`.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
+
+from compressor.artifacts.atomic import replacing
+from compressor.errors import InvalidArtifact
+from compressor.graph.write import write_arrays
+
+Array = npt.NDArray[Any]
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+# A damaged shape must not make `read` allocate the machine's memory; beyond what a model of the accepted size can hold.
+_MAX_NUMEL = 2**31
+
+
+def write(path: Path, model: ModelProto, arrays: Mapping[str, Array]) -> None:
+    """Writes `model` with `arrays` in place of its tensors, each sparse or dense, whichever takes fewer bytes.
+
+    Args:
+        path: the file; it is replaced as a whole or not at all.
+        model: the uploaded model; not changed.
+        arrays: new values by ONNX name, of the tensors' own shapes; tensors that are not named keep their values.
+    Raises: onnx.checker.ValidationError where the result is not a valid model, which would be a fault of ours.
+    """
+    sparse = to_sparse(write_arrays(model, arrays))
+    onnx.checker.check_model(sparse, full_check=True)
+    with replacing(path) as partial:
+        partial.write_bytes(sparse.SerializeToString())
+
+
+def to_sparse(model: ModelProto) -> ModelProto:
+    """A copy of `model` whose float tensors, initialisers and Constant nodes alike, are sparse where that takes fewer bytes."""
+    result = ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    constants: list[NodeProto] = []
+    for tensor in list(graph.initializer):
+        node = _smaller_constant(tensor, tensor.name)
+        if node is not None:
+            constants.append(node)
+            graph.initializer.remove(tensor)
+    moved = {node.output[0] for node in constants}
+    for value in [value for value in graph.input if value.name in moved]:
+        graph.input.remove(value)
+    nodes = [_sparse_constant_node(node) for node in graph.node]
+    del graph.node[:]
+    graph.node.extend([*constants, *nodes])
+    return result
+
+
+def read(path: Path) -> dict[str, Array]:
+    """All float tensors of a model file as dense arrays by name, whether initialiser, Constant(value) or Constant(sparse_value).
+
+    Raises: InvalidArtifact where the file is damaged.
+    """
+    try:
+        model = ModelProto.FromString(path.read_bytes())
+        tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.data_type in _FLOATS}
+        return tensors | dict(_constants(model))
+    except (DecodeError, ValueError, TypeError, IndexError) as error:
+        raise InvalidArtifact(f"{path.name}: not a readable ONNX model ({error}).", param=path.name) from error
+
+
+def count_nonzeros(path: Path) -> dict[str, int]:
+    """Nonzero values of every float tensor of the file, by name, counted in the decoded values.
+
+    Raises: InvalidArtifact where the file is damaged.
+    """
+    return {name: int(np.count_nonzero(array)) for name, array in read(path).items()}
+
+
+def _sparse_constant_node(node: NodeProto) -> NodeProto:
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return node
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return _smaller_constant(attribute.t, node.output[0], node.name) or node
+    return node
+
+
+def _smaller_constant(tensor: TensorProto, output: str, name: str = "") -> NodeProto | None:
+    """The tensor as Constant(sparse_value), or None where dense takes fewer bytes or ONNX has no sparse form for it."""
+    # The checker refuses sparse tensors of rank 0 and with empty dimensions.
+    if tensor.data_type not in _FLOATS or not tensor.dims or 0 in tensor.dims:
+        return None
+    node = helper.make_node("Constant", [], [output], name=name, sparse_value=_encode(numpy_helper.to_array(tensor), output))
+    return node if node.ByteSize() < tensor.ByteSize() else None
+
+
+def _encode(array: Array, name: str) -> SparseTensorProto:
+    flat = array.reshape(-1)
+    positions = np.flatnonzero(flat)
+    values = numpy_helper.from_array(flat[positions], name)
+    indices = TensorProto(data_type=TensorProto.INT64, dims=[len(positions)])
+    indices.int64_data.extend(positions.tolist())
+    return helper.make_sparse_tensor(values, indices, list(array.shape))
+
+
+def _decode(sparse: SparseTensorProto) -> Array:
+    values = numpy_helper.to_array(sparse.values)
+    positions = numpy_helper.to_array(sparse.indices)
+    shape = tuple(sparse.dims)
+    if positions.ndim == 2:
+        positions = np.ravel_multi_index(tuple(positions.T), shape)
+    numel = math.prod(shape)
+    if numel > _MAX_NUMEL or positions.shape != values.shape or np.any(positions[1:] <= positions[:-1]):
+        raise ValueError("sparse tensor too large, or indices that do not increase")
+    if len(positions) and (positions[0] < 0 or positions[-1] >= numel):
+        raise ValueError("sparse indices outside the tensor")
+    dense = np.zeros(numel, dtype=values.dtype)
+    dense[positions] = values
+    return dense.reshape(shape)
+
+
+def _constants(model: ModelProto) -> Iterator[tuple[str, Array]]:
+    for node in model.graph.node:
+        if node.op_type != "Constant":
+            continue
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR and attribute.t.data_type in _FLOATS:
+                yield node.output[0], numpy_helper.to_array(attribute.t)
+            elif attribute.type == AttributeProto.SPARSE_TENSOR and attribute.sparse_tensor.values.data_type in _FLOATS:
+                yield node.output[0], _decode(attribute.sparse_tensor)

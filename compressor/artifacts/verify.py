@@ -1,0 +1,94 @@
+"""Every artifact is read back from disk and compared before a run may succeed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.artifacts import csr, runtime, sparse_onnx
+from compressor.errors import ArtifactMismatch, ClientError
+
+Array = npt.NDArray[Any]
+
+# float32 sums in another order differ by about 1e-6 of the largest output; a wrong weight shows far above this.
+TOLERANCE = 1e-4
+
+
+def verify_model(
+    path: Path,
+    arrays: Mapping[str, Array],
+    inputs: Sequence[Array],
+    reference: Array,
+    *,
+    output: str | None = None,
+    tolerance: float = TOLERANCE,
+) -> None:
+    """Compares `model.onnx` with what was trained: its tensors exactly, its outputs in ONNX Runtime within `tolerance`.
+
+    Args:
+        path: the file.
+        arrays: the tensors that were delivered, by ONNX name; compared in the type that the file has.
+        inputs: rows to run on.
+        reference: the trained module's output for these rows.
+        output: name of the output; the first where it is absent.
+        tolerance: largest accepted max|difference| / max|reference|.
+    Raises: ArtifactMismatch.
+    """
+    try:
+        found = sparse_onnx.read(path)
+        outputs = runtime.run(path, inputs, output=output)
+    except ClientError as error:
+        raise ArtifactMismatch(f"{path.name} cannot be read back: {error.detail}", param=path.name) from error
+    _check_arrays(path, {name: array.astype(found[name].dtype) if name in found else array for name, array in arrays.items()}, found)
+    check_outputs(path.name, outputs, reference, tolerance)
+
+
+def verify_weights(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Compares `weights.safetensors` with the delivered tensors: names, types, shapes, every value and so the nonzeros.
+
+    Args:
+        path: the file.
+        arrays: the tensors of the delivered model.onnx, read back (`sparse_onnx.read`).
+    Raises: ArtifactMismatch.
+    """
+    try:
+        found = csr.read(path)
+        matrices = csr.load_csr(path)
+    except ClientError as error:
+        raise ArtifactMismatch(f"{path.name} cannot be read back: {error.detail}", param=path.name) from error
+    if found.keys() != arrays.keys():
+        raise ArtifactMismatch(f"{path.name} holds other tensors than were written.", param=path.name)
+    _check_arrays(path, arrays, found)
+    for name, matrix in matrices.items():
+        if matrix.count_nonzero() != np.count_nonzero(arrays[name]):
+            raise ArtifactMismatch(f"{path.name}: the matrix {name!r} has another number of nonzeros.", param=path.name)
+
+
+def check_outputs(what: str, outputs: Array, reference: Array, tolerance: float = TOLERANCE) -> None:
+    """Compares outputs of two forms of one model, as max|difference| / max|reference|.
+
+    Raises: ArtifactMismatch where they differ by more than `tolerance`, in shape, or where one is not finite.
+    """
+    if outputs.shape != reference.shape:
+        raise ArtifactMismatch(f"{what} gives outputs of shape {list(outputs.shape)} instead of {list(reference.shape)}.", param=what)
+    if outputs.size == 0:
+        return
+    scale = float(np.abs(reference).max())
+    difference = float(np.abs(outputs.astype(np.float64) - reference.astype(np.float64)).max()) / (scale or 1.0)
+    # Written so that NaN fails.
+    if not difference <= tolerance:
+        raise ArtifactMismatch(
+            f"{what} gives outputs that differ from the trained module's by {difference:.1e} of the largest; {tolerance:.0e} is accepted.",
+            param=what,
+        )
+
+
+def _check_arrays(path: Path, expected: Mapping[str, Array], found: Mapping[str, Array]) -> None:
+    for name, array in expected.items():
+        if name not in found:
+            raise ArtifactMismatch(f"{path.name} lacks the tensor {name!r}.", param=path.name)
+        have = found[name]
+        if have.dtype != array.dtype or have.shape != array.shape or not np.array_equal(have, array):
+            raise ArtifactMismatch(f"{path.name}: the tensor {name!r} is not the one that was written.", param=path.name)
