@@ -1,0 +1,38 @@
+"""The operators: one handler for each, a file per family."""
+
+from dataclasses import dataclass
+
+from compressor.graph.ops import (
+    activation,
+    arithmetic,
+    comparison,
+    indexing,
+    layout,
+    linear,
+    normalization,
+    padding,
+    pooling,
+    reduction,
+    shape,
+)
+from compressor.graph.ops.table import OPERATORS, Flow, Operator
+
+FAMILIES = (linear, layout, arithmetic, activation, comparison, pooling, normalization, reduction, shape, indexing, padding)
+
+
+@dataclass(frozen=True)
+class SupportedOperator:
+    """A row of the README's operator table."""
+
+    family: str
+    weights: str
+
+
+def supported_operators() -> dict[str, SupportedOperator]:
+    """Every operator that a model may use, by name, with its family and what happens to a variational weight that reaches it."""
+    rows = {name: SupportedOperator(found.family, found.flow.value) for name, found in OPERATORS.items()}
+    rows["Constant"] = SupportedOperator("shape", "")
+    return dict(sorted(rows.items()))
+
+
+__all__ = ["FAMILIES", "OPERATORS", "Flow", "Operator", "SupportedOperator", "supported_operators"]

@@ -1,0 +1,72 @@
+"""Elementwise arithmetic, unary and with broadcasting."""
+
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from compressor.graph.gaussian import Run
+from compressor.graph.node import Node
+from compressor.graph.ops.table import operator, plain_operators
+
+
+def _divide(a: Tensor, b: Tensor) -> Tensor:
+    return torch.div(a, b) if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
+
+
+def _mean(*values: Tensor) -> Tensor:
+    return reduce(torch.add, values) / len(values)
+
+
+plain_operators(
+    __name__,
+    {
+        "Add": torch.add,
+        "Sub": torch.sub,
+        "Mul": torch.mul,
+        "Div": _divide,
+        "Pow": lambda base, exponent: torch.pow(base, exponent).to(base.dtype),
+        "Neg": torch.neg,
+        "Abs": torch.abs,
+        "Sqrt": torch.sqrt,
+        "Reciprocal": torch.reciprocal,
+        "Exp": torch.exp,
+        "Log": torch.log,
+        "Sum": lambda *values: reduce(torch.add, values),
+        "Mean": _mean,
+        "Min": lambda *values: reduce(torch.minimum, values),
+        "Max": lambda *values: reduce(torch.maximum, values),
+        "Floor": torch.floor,
+        "Ceil": torch.ceil,
+        "Round": torch.round,
+        "Sign": torch.sign,
+        "Sin": torch.sin,
+        "Cos": torch.cos,
+        "Tan": torch.tan,
+        "Asin": torch.asin,
+        "Acos": torch.acos,
+        "Atan": torch.atan,
+        "Sinh": torch.sinh,
+        "Cosh": torch.cosh,
+        "Asinh": torch.asinh,
+        "Acosh": torch.acosh,
+        "Atanh": torch.atanh,
+        "Erf": torch.erf,
+    },
+)
+
+
+@operator("Mod")
+def mod(node: Node) -> Run:
+    # fmod takes the sign of the dividend, remainder that of the divisor.
+    return torch.fmod if node.int("fmod", 0) else torch.remainder
+
+
+@operator("Clip", settings=(1, 2))
+def clip(node: Node) -> Run:
+    del node
+
+    def run(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+        return x if low is None and high is None else torch.clamp(x, low, high)
+
+    return run

@@ -1,0 +1,30 @@
+"""Taking elements by index."""
+
+import torch
+from torch import Tensor
+
+from compressor.graph.gaussian import Run
+from compressor.graph.node import Node
+from compressor.graph.ops.table import Flow, operator
+
+
+def _from_start(indices: Tensor, size: int) -> Tensor:
+    return torch.where(indices < 0, indices + size, indices)
+
+
+@operator("Gather", flow=Flow.LOOKUP, weights=(0,), settings=(1,))
+def gather(node: Node) -> Run:
+    attribute = node.int("axis", 0)
+
+    def run(data: Tensor, indices: Tensor) -> Tensor:
+        axis = attribute % data.dim()
+        rows = _from_start(indices, data.shape[axis]).reshape(-1)
+        return data.index_select(axis, rows).reshape(data.shape[:axis] + indices.shape + data.shape[axis + 1 :])
+
+    return run
+
+
+@operator("GatherElements", settings=(1,))
+def gather_elements(node: Node) -> Run:
+    axis = node.int("axis", 0)
+    return lambda data, indices: data.gather(axis, _from_start(indices, data.shape[axis]).long())

@@ -1,0 +1,159 @@
+"""Operators that move elements without mixing them: a Gaussian weight passes through by mean and variance alike."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compressor.graph.gaussian import Run
+from compressor.graph.node import Node
+from compressor.graph.ops.table import Flow, operator
+from compressor.graph.tensors import compute_dtype
+
+
+@operator("Identity", flow=Flow.LAYOUT)
+def identity(node: Node) -> Run:
+    del node
+    return lambda x: x
+
+
+@operator("Cast", flow=Flow.LAYOUT)
+def cast(node: Node) -> Run:
+    dtype = compute_dtype(node.int("to", 0))
+    return lambda x: x.to(dtype)
+
+
+@operator("CastLike", flow=Flow.LAYOUT, settings=(1,))
+def cast_like(node: Node) -> Run:
+    del node
+    return lambda x, like: x.to(like.dtype)
+
+
+@operator("Transpose", flow=Flow.LAYOUT)
+def transpose(node: Node) -> Run:
+    perm = node.ints("perm")
+    return lambda x: x.permute(perm if perm is not None else tuple(reversed(range(x.dim()))))
+
+
+@operator("Reshape", flow=Flow.LAYOUT, settings=(1,))
+def reshape(node: Node) -> Run:
+    allow_zero = bool(node.int("allowzero", 0))
+
+    def run(x: Tensor, shape: Tensor) -> Tensor:
+        sizes: list[int] = shape.tolist()
+        if not allow_zero:
+            sizes = [x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
+        return x.reshape(sizes)
+
+    return run
+
+
+@operator("Flatten", flow=Flow.LAYOUT)
+def flatten(node: Node) -> Run:
+    axis = node.int("axis", 1)
+
+    def run(x: Tensor) -> Tensor:
+        split = axis if axis >= 0 else axis + x.dim()
+        rows = x.shape[:split].numel()
+        return x.reshape(rows, x.shape[split:].numel())
+
+    return run
+
+
+@operator("Squeeze", flow=Flow.LAYOUT, settings=(1,))
+def squeeze(node: Node) -> Run:
+    attribute = node.ints("axes")
+
+    def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
+        chosen = attribute if axes is None else axes.tolist()
+        return x.squeeze() if chosen is None else x.squeeze(tuple(chosen))
+
+    return run
+
+
+@operator("Unsqueeze", flow=Flow.LAYOUT, settings=(1,))
+def unsqueeze(node: Node) -> Run:
+    attribute = node.ints("axes")
+
+    def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
+        chosen: list[int] = (attribute or []) if axes is None else axes.tolist()
+        rank = x.dim() + len(chosen)
+        for axis in sorted(axis % rank for axis in chosen):
+            x = x.unsqueeze(axis)
+        return x
+
+    return run
+
+
+@operator("Concat", flow=Flow.LAYOUT)
+def concat(node: Node) -> Run:
+    axis = node.int("axis", 0)
+    return lambda *parts: torch.cat(parts, dim=axis)
+
+
+@operator("Split", flow=Flow.LAYOUT, settings=(1,), multiple=True)
+def split(node: Node) -> Run:
+    axis, attribute, parts = node.int("axis", 0), node.ints("split"), node.int("num_outputs", len(node.outputs))
+
+    def run(x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
+        sizes = attribute if lengths is None else lengths.tolist()
+        if sizes is None:
+            whole = x.shape[axis]
+            longest = -(-whole // parts)
+            sizes = [max(min(longest, whole - part * longest), 0) for part in range(parts)]
+        return tuple(torch.split_with_sizes(x, sizes, dim=axis))
+
+    return run
+
+
+@operator("Slice", flow=Flow.LAYOUT, settings=(1, 2, 3, 4))
+def slice_(node: Node) -> Run:
+    del node
+
+    def run(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
+        first: list[int] = starts.tolist()
+        chosen: list[int] = list(range(len(first))) if axes is None else axes.tolist()
+        strides: list[int] = [1] * len(first) if steps is None else steps.tolist()
+        for axis, start, end, step in zip(chosen, first, ends.tolist(), strides, strict=True):
+            x = _slice_axis(x, axis % x.dim(), start, end, step)
+        return x
+
+    return run
+
+
+def _slice_axis(x: Tensor, axis: int, start: int, end: int, step: int) -> Tensor:
+    # Python's own clamping is ONNX's: a very negative end of a backward slice includes element 0.
+    start, end, step = slice(start, end, step).indices(x.shape[axis])
+    if step > 0:
+        index: list[Any] = [slice(None)] * axis
+        return x[(*index, slice(start, max(start, end), step))]
+    taken = torch.arange(start, min(start, end), step, device=x.device)
+    return x.index_select(axis, taken)
+
+
+@operator("DepthToSpace", flow=Flow.LAYOUT)
+def depth_to_space(node: Node) -> Run:
+    block, column_first = node.int("blocksize", 1), node.string("mode", "DCR") == "DCR"
+
+    def run(x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        depth = c // (block * block)
+        if column_first:
+            blocks = x.reshape(n, block, block, depth, h, w).permute(0, 3, 4, 1, 5, 2)
+        else:
+            blocks = x.reshape(n, depth, block, block, h, w).permute(0, 1, 4, 2, 5, 3)
+        return blocks.reshape(n, depth, h * block, w * block)
+
+    return run
+
+
+@operator("SpaceToDepth", flow=Flow.LAYOUT)
+def space_to_depth(node: Node) -> Run:
+    block = node.int("blocksize", 1)
+
+    def run(x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        blocks = x.reshape(n, c, h // block, block, w // block, block).permute(0, 3, 5, 1, 2, 4)
+        return blocks.reshape(n, c * block * block, h // block, w // block)
+
+    return run

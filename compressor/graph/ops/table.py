@@ -1,0 +1,101 @@
+"""The table of operators: how each is built from its node, and how a Gaussian weight passes through it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+
+from compressor.errors import GraphTooLarge
+from compressor.graph.gaussian import Run
+from compressor.graph.node import Node
+
+Build = Callable[[Node], Run]
+
+# Elements of one tensor that an operator may make out of nothing (ConstantOfShape, Expand, Tile, Range): 1 GiB of float32.
+MAX_MADE_ELEMENTS = 2**28
+
+
+class Flow(Enum):
+    """What happens to a Gaussian weight that reaches the operator."""
+
+    LAYOUT = "mean and variance alike"
+    LINEAR = "local reparameterisation"
+    LOOKUP = "noise for each lookup"
+    SAMPLED = "sampled once"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One row of the table.
+
+    Args:
+        build: resolves attributes and opset once, and gives the function that runs the node on its inputs.
+        family: the file it stands in.
+        flow: how a Gaussian weight passes.
+        weights: input slots in which the operator is linear.
+        parameters: slots of biases and scales: trainable even where they hold one element.
+        settings: slots that steer the operator (shapes, bounds, statistics): never trainable.
+        variance: builds f(x^2, var) of a linear operator where it is not `build` without bias.
+        takes_mode: the function's first argument is whether the module trains.
+        multiple: the function gives all outputs of the node; otherwise only the first may be used.
+    """
+
+    build: Build
+    family: str
+    flow: Flow = Flow.SAMPLED
+    weights: tuple[int, ...] = ()
+    parameters: tuple[int, ...] = ()
+    settings: tuple[int, ...] = ()
+    variance: Build | None = None
+    takes_mode: bool = False
+    multiple: bool = False
+
+
+OPERATORS: dict[str, Operator] = {}
+
+
+def operator(
+    *names: str,
+    flow: Flow = Flow.SAMPLED,
+    weights: tuple[int, ...] = (),
+    parameters: tuple[int, ...] = (),
+    settings: tuple[int, ...] = (),
+    variance: Build | None = None,
+    takes_mode: bool = False,
+    multiple: bool = False,
+) -> Callable[[Build], Build]:
+    """Enters the decorated builder in the table under `names`; the family is the name of its file."""
+
+    def enter(build: Build) -> Build:
+        for name in names:
+            OPERATORS[name] = Operator(
+                build, _family(build.__module__), flow, weights, parameters, settings, variance, takes_mode, multiple
+            )
+        return build
+
+    return enter
+
+
+def plain_operators(module: str, runs: Mapping[str, Run], *, settings: tuple[int, ...] = ()) -> None:
+    """Enters operators without attributes: their function is the same for every node. `module` is the caller's __name__."""
+    for name, run in runs.items():
+        OPERATORS[name] = Operator(partial(_same_for_every_node, run), _family(module), settings=settings)
+
+
+def check_elements(node: Node, shape: Sequence[int]) -> None:
+    """Raises GraphTooLarge where `node` would make a tensor of more than MAX_MADE_ELEMENTS."""
+    if math.prod(shape) > MAX_MADE_ELEMENTS:
+        raise GraphTooLarge(
+            f"{node} makes a tensor of {math.prod(shape):,} elements; at most {MAX_MADE_ELEMENTS:,} are allowed.",
+            param=node.name or None,
+            suggestion="Export the model with smaller constant shapes.",
+        )
+
+
+def _same_for_every_node(run: Run, node: Node) -> Run:  # noqa: ARG001 -- the signature of a builder
+    return run
+
+
+def _family(module: str) -> str:
+    return module.rsplit(".", 1)[-1]
