@@ -1,6 +1,6 @@
 """The layout of keys in the object store.
 
-    jobs/<job>/inputs/<name><suffix>                what the client sent
+    jobs/<job>/inputs/<name><suffix>                what the client sent: model, dataset, validation, test
     jobs/<job>/<fence>/checkpoint.safetensors       what an attempt saves; a later attempt resumes from the highest fence
     jobs/<job>/<fence>/artifacts/<name>             what an attempt delivers
 

@@ -1,5 +1,6 @@
 """`ObjectStore`: the only caller of the object store. An object is seen whole or not at all."""
 
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -71,6 +72,11 @@ class ObjectStore:
         result = await obstore.get_async(self._store, key, options={"range": (start, end)})
         async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
             yield bytes(chunk)
+
+    def check_writable(self) -> None:
+        """Raises OSError where objects cannot be stored."""
+        if not os.access(self._root, os.W_OK | os.X_OK):
+            raise PermissionError(f"{self._root} is not a writable folder")
 
     def exists(self, key: str) -> bool:
         try:

@@ -37,7 +37,12 @@ EXPORT_DATASET = "Send a .parquet file (as Dataset.to_parquet or DataFrame.to_pa
 
 
 class Skimmer(Protocol):
-    """Looks at the chunks of one file in order, and raises as soon as the file cannot be what it should be."""
+    """Looks at the chunks of one file in order, and raises as soon as the file cannot be what it should be.
+
+    `suffix` says which kind of file it is; None until the bytes have shown it.
+    """
+
+    suffix: str | None
 
     def feed(self, chunk: bytes) -> None: ...
 
@@ -48,6 +53,7 @@ class ModelSkimmer:
     """Raises InvalidModel where the file is not framed as an onnx.ModelProto."""
 
     def __init__(self, param: str = "model") -> None:
+        self.suffix: str | None = ".onnx"
         self._param = param
         self._head = b""
         self._misframed_at: int | None = None
@@ -152,7 +158,7 @@ _MODEL_START = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x3a]")
 
 
 class DatasetSkimmer:
-    """Raises InvalidDataset where the file is neither framed as parquet nor as .npz. `suffix` is known once `decided`."""
+    """Raises InvalidDataset where the file is neither framed as parquet nor as .npz."""
 
     def __init__(self, param: str) -> None:
         self._param = param

@@ -1,0 +1,74 @@
+"""ASGI middleware around all routes: who may address the service, and one log line per request."""
+
+import logging
+import re
+import time
+from collections.abc import Collection
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.problems import ApiError, HostNotAllowed, OriginNotAllowed, to_response
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Probes of an orchestrator come by address, and learn nothing from these.
+OPEN_PATHS = frozenset({"/livez", "/readyz"})
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
+logger = logging.getLogger("service.requests")
+
+
+class GuardAddress:
+    """Answers requests under unknown names (DNS rebinding) and writes from pages of other sites (forged forms) with a problem.
+
+    A browser sends Host and Origin itself, and a page cannot change them; other clients need no Origin.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str]) -> None:
+        self._app = app
+        self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            error = self._judge(scope["method"], Headers(scope=scope))
+            if error is not None:
+                await to_response(error.to_problem())(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _judge(self, method: str, headers: Headers) -> ApiError | None:
+        hosts = headers.getlist("host")
+        match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        if match is None or match[1].lower() not in self._allowed_hosts:
+            suggestion = "Use http://127.0.0.1, or add the name to BAYESPRESS_ALLOWED_HOSTS."
+            return HostNotAllowed("The Host header names none of the allowed hosts.", param="Host", suggestion=suggestion)
+        origins = headers.getlist("origin")
+        if method not in SAFE_METHODS and any(origin.partition("://")[2].lower() != hosts[0].lower() for origin in origins):
+            return OriginNotAllowed("The Origin header names another site.", param="Origin")
+        return None
+
+
+class LogRequests:
+    """One line per request when it is over: method, path, status, milliseconds."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        status = 500
+
+        async def send_noting_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting_status)
+        finally:
+            # The raw path is still percent-encoded, so it cannot forge a line of the log.
+            path = scope.get("raw_path", b"").decode("latin-1")[:200]
+            logger.info("%s %s %d %.0f ms", scope["method"], path, status, 1000 * (time.monotonic() - started))

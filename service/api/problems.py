@@ -1,0 +1,197 @@
+"""Every error of the HTTP interface as an RFC 9457 problem object.
+
+    ApiError
+    ├── InvalidRequest            422  a parameter of the path or the query
+    ├── InvalidMultipart          400  the body is not what its Content-Type says
+    ├── UnsupportedMediaType      415
+    ├── PayloadTooLarge           413
+    ├── MissingPart               422
+    ├── UnknownPart               422
+    ├── DuplicatePart             422
+    ├── ConflictingParts          422
+    ├── InvalidDatasetRef         422
+    ├── DatasetRefNotAllowed      422
+    ├── JobNotFound               404
+    ├── ArtifactNotFound          404
+    ├── JobNotFinished            409
+    ├── JobAlreadyFinished        409
+    ├── RangeNotSatisfiable       416
+    ├── HostNotAllowed            421
+    ├── OriginNotAllowed          403
+    └── NotReady                  503
+
+The library's own errors (`compressor.errors`) keep their codes; what no class covers (404 and 405 of the router, 500) is at the end.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from compressor.errors import CompressionError, Problem
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class ApiError(Exception):
+    """Base of the errors of the HTTP interface; `headers` go out with the response."""
+
+    code: ClassVar[str]
+    title: ClassVar[str]
+    status: ClassVar[int]
+
+    def __init__(
+        self, detail: str, *, param: str | None = None, suggestion: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.param = param
+        self.suggestion = suggestion
+        self.headers = headers
+
+    def to_problem(self) -> Problem:
+        return make_problem(self.status, self.code, self.title, self.detail, self.param, self.suggestion)
+
+
+class InvalidRequest(ApiError):
+    code, title, status = "invalid_request", "The request is not valid", 422
+
+
+class InvalidMultipart(ApiError):
+    code, title, status = "invalid_multipart", "The multipart body is malformed", 400
+
+
+class UnsupportedMediaType(ApiError):
+    code, title, status = "unsupported_media_type", "The body has a content type that is not taken here", 415
+
+
+class PayloadTooLarge(ApiError):
+    code, title, status = "payload_too_large", "The upload exceeds a size limit", 413
+
+
+class MissingPart(ApiError):
+    code, title, status = "missing_part", "A part of the form is missing", 422
+
+
+class UnknownPart(ApiError):
+    code, title, status = "unknown_part", "The form has a part that is not known", 422
+
+
+class DuplicatePart(ApiError):
+    code, title, status = "duplicate_part", "The form has a part twice", 422
+
+
+class ConflictingParts(ApiError):
+    code, title, status = "conflicting_parts", "Two parts of the form say the same thing", 422
+
+
+class InvalidDatasetRef(ApiError):
+    code, title, status = "invalid_dataset_ref", "The dataset reference is not valid", 422
+
+
+class DatasetRefNotAllowed(ApiError):
+    code, title, status = "dataset_ref_not_allowed", "The dataset reference is not allowed", 422
+
+
+class JobNotFound(ApiError):
+    code, title, status = "job_not_found", "There is no such job", 404
+
+
+class ArtifactNotFound(ApiError):
+    code, title, status = "artifact_not_found", "The job has no such artifact", 404
+
+
+class JobNotFinished(ApiError):
+    code, title, status = "job_not_finished", "The job has not finished", 409
+
+
+class JobAlreadyFinished(ApiError):
+    code, title, status = "job_already_finished", "The job has already finished", 409
+
+
+class RangeNotSatisfiable(ApiError):
+    code, title, status = "range_not_satisfiable", "The range is outside the file", 416
+
+
+class HostNotAllowed(ApiError):
+    code, title, status = "host_not_allowed", "The service is not addressed by this name", 421
+
+
+class OriginNotAllowed(ApiError):
+    code, title, status = "origin_not_allowed", "A page of another site may not do this", 403
+
+
+class NotReady(ApiError):
+    code, title, status = "not_ready", "The service is not ready", 503
+
+
+# What the router itself answers.
+_ROUTER_SUGGESTIONS = {404: "The routes are listed in /openapi.json.", 405: "The Allow header lists the methods."}
+
+
+def make_problem(status: int, code: str, title: str, detail: str, param: str | None = None, suggestion: str | None = None) -> Problem:
+    return Problem(
+        type=f"urn:bayespress:problem:{code}", title=title, status=status, detail=detail, code=code, param=param, suggestion=suggestion
+    )
+
+
+def to_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
+
+
+def document(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that answers with problem objects of these statuses; 421 and 500 are possible on all."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in sorted({*statuses, 421, 500})
+    }
+
+
+async def _on_api_error(_request: Request, error: ApiError) -> Response:
+    return to_response(error.to_problem(), error.headers)
+
+
+async def _on_compression_error(_request: Request, error: CompressionError) -> Response:
+    return to_response(error.to_problem())
+
+
+async def _on_http_exception(_request: Request, error: HTTPException) -> Response:
+    phrase = HTTPStatus(error.status_code).phrase
+    code = phrase.lower().replace(" ", "_").replace("-", "_")
+    suggestion = _ROUTER_SUGGESTIONS.get(error.status_code)
+    return to_response(make_problem(error.status_code, code, phrase, str(error.detail), suggestion=suggestion), error.headers)
+
+
+async def _on_validation_error(_request: Request, error: RequestValidationError) -> Response:
+    first = error.errors()[0]
+    param = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return to_response(InvalidRequest(f"{param}: {first['msg']}.", param=param, suggestion="Correct the value.").to_problem())
+
+
+async def _on_disconnect(_request: Request, _error: ClientDisconnect) -> Response:
+    # Nobody reads this; it only ends the request without a traceback.
+    return to_response(make_problem(400, "client_disconnected", "The client went away", "The request was not received whole."))
+
+
+async def _on_exception(request: Request, _error: Exception) -> Response:
+    # Starlette raises the exception again after this response, and the server logs it with its traceback.
+    detail = f"{request.method} failed inside the service; its log has the cause."
+    return to_response(make_problem(500, "internal_error", "Internal error", detail, suggestion="Try again; report it if it stays."))
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of `app` a problem object, those of the router included."""
+    app.exception_handler(ApiError)(_on_api_error)
+    app.exception_handler(CompressionError)(_on_compression_error)
+    app.exception_handler(HTTPException)(_on_http_exception)
+    app.exception_handler(RequestValidationError)(_on_validation_error)
+    app.exception_handler(ClientDisconnect)(_on_disconnect)
+    app.exception_handler(Exception)(_on_exception)

@@ -1,0 +1,97 @@
+"""The JSON objects of the HTTP interface."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from compressor.config import CompressionConfig
+from compressor.errors import Problem
+from service.jobs.job import Job
+from service.jobs.states import Status
+
+
+class InputView(BaseModel):
+    """One input of a job: a file that was sent, or a reference."""
+
+    filename: str | None = Field(description="as the client named it")
+    ref: str | None
+    bytes: int | None
+    sha256: str | None
+
+
+class Links(BaseModel):
+    """Paths of what belongs to a job."""
+
+    self: str
+    cancel: str
+    artifacts: str
+    report: str
+
+
+class JobView(BaseModel):
+    """A job. `error` is the problem object of a job that failed or missed its accuracy budget."""
+
+    id: str
+    kind: Literal["compress"]
+    status: Status
+    phase: str | None = Field(description="step of the run; null before the first")
+    progress: float = Field(ge=0.0, le=1.0, description="part of the run that is done")
+    eta_s: float | None = Field(description="seconds that the run will still take; null where that is not known")
+    metrics: dict[str, float]
+    error: Problem | None
+    verdict: str | None = Field(description="the result in one sentence")
+    config: CompressionConfig
+    inputs: dict[str, InputView]
+    attempts: int
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    links: Links
+
+
+class JobList(BaseModel):
+    """A page of jobs, the newest first. `next` is the `after` of the next page; null on the last one."""
+
+    data: list[JobView]
+    next: str | None
+
+
+class ArtifactView(BaseModel):
+    """A finished file of a job."""
+
+    name: str
+    bytes: int
+    sha256: str
+    media_type: str
+    href: str
+
+
+class ArtifactList(BaseModel):
+    data: list[ArtifactView]
+
+
+class Health(BaseModel):
+    """The state of the service; `checks` names what was looked at."""
+
+    status: Literal["ok"] = "ok"
+    checks: list[str] = []
+
+
+def job_path(job_id: str) -> str:
+    return f"/v1/jobs/{job_id}"
+
+
+def to_job_view(job: Job) -> JobView:
+    path = job_path(job.id)
+    values = job.model_dump(include=set(JobView.model_fields) - {"inputs"})
+    inputs = {name: InputView(**given.model_dump(exclude={"key"})) for name, given in job.inputs.items()}
+    links = Links(self=path, cancel=f"{path}/cancel", artifacts=f"{path}/artifacts", report=f"{path}/report")
+    return JobView(**values, inputs=inputs, links=links)
+
+
+def to_artifact_list(job: Job) -> ArtifactList:
+    path = f"{job_path(job.id)}/artifacts"
+    views = [ArtifactView(**artifact.model_dump(exclude={"key"}), href=f"{path}/{artifact.name}") for artifact in job.artifacts]
+    return ArtifactList(data=views)

@@ -1,0 +1,170 @@
+"""A `POST /compress` body, part by part, straight into the store: counted, skimmed and hashed on the way."""
+
+import hashlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from compressor.config import CompressionConfig
+from compressor.errors import InvalidConfig
+from service.api.problems import ConflictingParts, DuplicatePart, InvalidMultipart, MissingPart, PayloadTooLarge, UnknownPart
+from service.api.uploads.framing import DatasetSkimmer, ModelSkimmer, Skimmer
+from service.api.uploads.multipart import Event, FormReader, PartEnd, PartStart
+from service.api.uploads.references import check_reference
+from service.jobs.job import JobInput
+from service.settings import Settings
+from service.storage.keys import input_key, job_prefix
+from service.storage.store import ObjectStore
+
+MODEL, CONFIG = "model", "config"
+DATA_PARTS = ("dataset", "validation", "test")
+# Part with a reference -> the input that it gives.
+REFERENCE_PARTS = {f"{part}_ref": part for part in DATA_PARTS}
+PARTS = (MODEL, *DATA_PARTS, *REFERENCE_PARTS, CONFIG)
+MAX_TEXT_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was asked for. `inputs` has `model` and `dataset`, perhaps `validation` and `test`; uploaded files are complete in the store."""
+
+    config: CompressionConfig
+    inputs: dict[str, JobInput]
+
+
+async def receive_submission(request: Request, job_id: str, store: ObjectStore, settings: Settings) -> Submission:
+    """Reads the whole body. Whatever goes wrong, nothing of it stays in the store.
+
+    Raises: ApiError or CompressionError as soon as the bytes that have come show the fault; ClientDisconnect.
+    """
+    try:
+        async with aclosing(_read_events(request, settings.max_upload_bytes)) as events:
+            return await _receive_parts(events, job_id, store, settings)
+    except BaseException:
+        store.delete_prefix(job_prefix(job_id))
+        raise
+
+
+async def _read_events(request: Request, max_bytes: int) -> AsyncGenerator[Event]:
+    reader = FormReader(request.headers.get("content-type"))
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise _too_large("The body", max_bytes)
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > max_bytes:
+            raise _too_large("The body", max_bytes)
+        for event in reader.feed(chunk):
+            yield event
+    reader.finish()
+
+
+async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: ObjectStore, settings: Settings) -> Submission:
+    config = CompressionConfig()
+    inputs: dict[str, JobInput] = {}
+    seen: set[str] = set()
+    async for event in events:
+        if not isinstance(event, PartStart):
+            continue
+        name, given = event.name, REFERENCE_PARTS.get(event.name, event.name)
+        _check_name(name, given, seen, inputs)
+        seen.add(name)
+        if name == CONFIG:
+            config = _parse_config(await _receive_text(events, name))
+        elif name in REFERENCE_PARTS:
+            text = await _receive_text(events, name)
+            inputs[given] = await run_in_threadpool(check_reference, text, name, settings.data_roots)
+        else:
+            inputs[name] = await _receive_file(events, event, job_id, store, settings.max_model_bytes if name == MODEL else None)
+    for name in (MODEL, "dataset"):
+        if name not in inputs:
+            alternative = " or dataset_ref" if name == "dataset" else ""
+            raise MissingPart(f"The form has no part {name}{alternative}.", param=name, suggestion=f"Add it: curl -F {name}=@FILE.")
+    return Submission(config, inputs)
+
+
+def _check_name(name: str, given: str, seen: set[str], inputs: dict[str, JobInput]) -> None:
+    if name not in PARTS:
+        raise UnknownPart(f"{name!r} is not a part of this form.", param=name, suggestion=f"The parts are: {', '.join(PARTS)}.")
+    if name in seen:
+        raise DuplicatePart(f"The part {name!r} comes twice.", param=name, suggestion="Send each part once.")
+    if given in inputs:
+        raise ConflictingParts(f"Both {given!r} and {given + '_ref'!r} are there.", param=name, suggestion="Send one of the two.")
+
+
+async def _part_chunks(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+    """The bytes of the part that has just begun."""
+    async for event in events:
+        if isinstance(event, PartEnd):
+            return
+        if isinstance(event, bytes):
+            yield event
+
+
+async def _receive_text(events: AsyncIterator[Event], name: str) -> str:
+    data = bytearray()
+    async for chunk in _part_chunks(events):
+        data += chunk
+        if len(data) > MAX_TEXT_BYTES:
+            raise _too_large(f"The part {name!r}", MAX_TEXT_BYTES, name)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise InvalidMultipart(f"The part {name!r} is not UTF-8 text.", param=name) from None
+
+
+def _parse_config(text: str) -> CompressionConfig:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        detail = f"The config is not valid JSON: {error}."
+        raise InvalidConfig(detail, param=CONFIG, suggestion='Send an object, for example {"max_metric_drop": 0.005}.') from None
+    return CompressionConfig.parse(values)
+
+
+class _Tally:
+    """Counts, skims and hashes one file while it passes."""
+
+    def __init__(self, name: str, max_bytes: int | None) -> None:
+        self.name = name
+        self.num_bytes = 0
+        self.digest = hashlib.sha256()
+        self.skimmer: Skimmer = ModelSkimmer(name) if name == MODEL else DatasetSkimmer(name)
+        self._max_bytes = max_bytes
+
+    async def passing(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            self.num_bytes += len(chunk)
+            if self._max_bytes is not None and self.num_bytes > self._max_bytes:
+                raise _too_large("The model", self._max_bytes, self.name)
+            self.skimmer.feed(chunk)
+            self.digest.update(chunk)
+            yield chunk
+        self.skimmer.finish()
+
+
+async def _receive_file(events: AsyncIterator[Event], part: PartStart, job_id: str, store: ObjectStore, max_bytes: int | None) -> JobInput:
+    tally = _Tally(part.name, max_bytes)
+    chunks = tally.passing(_part_chunks(events))
+    # The key ends with what the bytes are, not with what the client calls them, so the first ones are waited for.
+    head = b""
+    async for chunk in chunks:
+        head += chunk
+        if tally.skimmer.suffix is not None:
+            break
+    key = input_key(job_id, part.name, tally.skimmer.suffix or "")
+    async with store.open_writer(key) as writer:
+        await writer.write(head)
+        async for chunk in chunks:
+            await writer.write(chunk)
+    return JobInput(key=key, filename=part.filename, bytes=tally.num_bytes, sha256=tally.digest.hexdigest())
+
+
+def _too_large(what: str, max_bytes: int, param: str | None = None) -> PayloadTooLarge:
+    detail = f"{what} has more than {max_bytes:,} bytes."
+    return PayloadTooLarge(detail, param=param, suggestion="Send fewer rows, or raise the limit of the service (BAYESPRESS_MAX_..._BYTES).")

@@ -1,0 +1,31 @@
+"""The HTTP face: routers, error shape and guards put together."""
+
+from collections.abc import Callable, Mapping
+
+from fastapi import FastAPI
+
+from compressor import __version__
+from service.api import artifacts, compress, jobs, livez, problems, readyz, report
+from service.api.dependencies import Services
+from service.api.guard import GuardAddress, LogRequests
+from service.jobs.repository import JobRepository
+from service.settings import Settings
+from service.storage.store import ObjectStore
+
+DESCRIPTION = "Makes trained neural networks smaller by sparse variational dropout. Every error is an RFC 9457 problem object."
+
+
+def create_app(
+    settings: Settings, job_repository: JobRepository, store: ObjectStore, checks: Mapping[str, Callable[[], object]] | None = None
+) -> FastAPI:
+    """The application. `checks` are further ones of /readyz by name; each raises where its part of the service cannot work."""
+    # The pages of FastAPI's own documentation load scripts from another host; /openapi.json is enough for any viewer.
+    app = FastAPI(title="Bayespress", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False)
+    own_checks = {"database": job_repository.counts, "store": store.check_writable}
+    app.state.services = Services(settings, job_repository, store, {**own_checks, **(checks or {})})
+    problems.install(app)
+    for module in (compress, jobs, artifacts, report, livez, readyz):
+        app.include_router(module.router)
+    app.add_middleware(GuardAddress, allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(LogRequests)
+    return app
