@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy.sparse import csr_array
@@ -27,8 +27,8 @@ from scipy.sparse import csr_array
 from compressor.artifacts.atomic import replacing
 from compressor.errors import InvalidArtifact
 
-FORMAT = "bayespress-csr"
-FORMAT_VERSION = "1"
+# One key alone: safetensors writes the keys of its metadata in random order, and the same tensors shall give the same bytes.
+METADATA_KEY = "bayespress_csr"
 
 Array = npt.NDArray[Any]
 
@@ -50,7 +50,11 @@ class _Tensor(BaseModel):
         return self.shape[0], math.prod(self.shape[1:])
 
 
-_TENSORS = TypeAdapter(list[_Tensor])
+class _Layout(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = 1
+    tensors: list[_Tensor]
 
 
 def write(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -67,9 +71,8 @@ def write(path: Path, arrays: Mapping[str, Array]) -> None:
         taken.update(key + suffix for suffix in parts)
         stored |= {key + suffix: part for suffix, part in parts.items()}
         tensors.append(_Tensor(name=name, key=key, layout="dense" if "" in parts else "csr", shape=array.shape))
-    metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "tensors": _TENSORS.dump_json(tensors).decode()}
     with replacing(path) as partial:
-        save_file(stored, partial, metadata)
+        save_file(stored, partial, {METADATA_KEY: _Layout(tensors=tensors).model_dump_json()})
 
 
 def load_csr(path: str | Path) -> dict[str, csr_array]:
@@ -125,10 +128,7 @@ def _to_smallest(indices: Array, largest: int) -> Array:
 def _read_parts(path: Path) -> list[tuple[_Tensor, tuple[Array, ...]]]:
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if (metadata.get("format"), metadata.get("format_version")) != (FORMAT, FORMAT_VERSION):
-                raise _damaged(path, f"not {FORMAT} version {FORMAT_VERSION}")
-            tensors = _TENSORS.validate_json(metadata["tensors"])
+            tensors = _Layout.model_validate_json((file.metadata() or {})[METADATA_KEY]).tensors
             result = [(tensor, tuple(file.get_tensor(tensor.key + suffix) for suffix in _suffixes(tensor))) for tensor in tensors]
     except (SafetensorError, ValidationError, KeyError, OSError, ValueError) as error:
         raise _damaged(path, type(error).__name__) from error

@@ -1,0 +1,73 @@
+"""Running a model in stock ONNX Runtime: all rows, in order, whatever the batch size of the graph."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from compressor.artifacts import runtime
+from compressor.errors import UnsupportedModel
+
+WEIGHT = np.random.default_rng(0).standard_normal((3, 2)).astype(np.float32)
+
+
+def linear(batch: int | str | None, kind: int = TensorProto.FLOAT) -> ModelProto:
+    weight = WEIGHT.astype(helper.tensor_dtype_to_np_dtype(kind))
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Relu", ["y"], ["z"])],
+        "g",
+        [helper.make_tensor_value_info("x", kind, [batch, 3])],
+        [helper.make_tensor_value_info("z", kind, [batch, 2]), helper.make_tensor_value_info("y", kind, [batch, 2])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("batch", [None, "N", 1, 4, 16])
+@pytest.mark.parametrize("rows", [1, 4, 9])
+def test_all_rows_come_back_in_order(batch: int | str | None, rows: int) -> None:
+    x = np.random.default_rng(1).standard_normal((rows, 3)).astype(np.float32)
+    outputs = runtime.run(linear(batch).SerializeToString(), [x], output="y", batch_size=4)
+    np.testing.assert_allclose(outputs, x @ WEIGHT, rtol=1e-5, atol=1e-6)
+
+
+def test_the_first_output_is_taken_unless_one_is_named() -> None:
+    x = -np.ones((2, 3), dtype=np.float32)
+    model = linear(None).SerializeToString()
+    np.testing.assert_allclose(runtime.run(model, [x]), np.maximum(x @ WEIGHT, 0), rtol=1e-5)
+
+
+def test_rows_are_cast_to_the_type_of_the_input() -> None:
+    x = np.ones((2, 3), dtype=np.float32)
+    outputs = runtime.run(linear(None, TensorProto.FLOAT16).SerializeToString(), [x], output="y")
+    assert outputs.dtype == np.float16
+    np.testing.assert_allclose(outputs, x @ WEIGHT, atol=0.01)
+
+
+def test_a_model_that_cannot_be_loaded_or_run_is_an_error_with_a_code(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    with pytest.raises(UnsupportedModel, match="load"):
+        runtime.run(tmp_path / "m.onnx", [np.ones((1, 3), dtype=np.float32)])
+    with pytest.raises(UnsupportedModel, match="run"):
+        runtime.run(linear(None).SerializeToString(), [np.ones((1, 5), dtype=np.float32)])
+
+
+def test_latency_is_measured_on_both_files(tmp_path: Path) -> None:
+    for name in ("dense.onnx", "delivered.onnx"):
+        (tmp_path / name).write_bytes(linear(None).SerializeToString())
+    latency = runtime.measure_latency(
+        tmp_path / "dense.onnx", tmp_path / "delivered.onnx", [np.ones((1, 3), dtype=np.float32)], num_runs=50
+    )
+    assert (latency.batch_size, latency.num_runs, latency.num_threads) == (1, 50, 1)
+    for value in (latency.dense, latency.delivered):
+        assert 0 < value.p05_ms <= value.median_ms <= value.p95_ms
+
+
+def test_latency_respects_a_baked_in_batch_and_the_time_limit(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(linear(8).SerializeToString())
+    latency = runtime.measure_latency(
+        tmp_path / "m.onnx", tmp_path / "m.onnx", [np.ones((1, 3), dtype=np.float32)], num_runs=10_000, max_seconds=0.0
+    )
+    assert latency.batch_size == 8
+    assert latency.num_runs == 3
