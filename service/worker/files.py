@@ -1,0 +1,77 @@
+"""Between the object store and a work directory: inputs and checkpoint in, checkpoint and artifacts out."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path, PurePosixPath
+
+from compressor.config import CompressionConfig
+from compressor.errors import CompressionError
+from compressor.protocol import ARTIFACTS, CHECKPOINT, TRAINER_INPUT, DataReference, TrainerInput
+from service.jobs.job import Artifact, Job, JobInput
+from service.storage import keys
+from service.storage.store import ObjectStore
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPES = {".json": "application/json"}
+DEFAULT_MEDIA_TYPE = "application/octet-stream"
+
+
+def fetch(job: Job, store: ObjectStore, folder: Path) -> None:
+    """Fills the work directory: inputs, the newest checkpoint of an earlier attempt, trainer.json."""
+    inputs = {name: _fetch_input(name, source, store, folder) for name, source in job.inputs.items()}
+    for fence in range(job.fence - 1, 0, -1):
+        key = keys.checkpoint_key(job.id, fence)
+        if store.exists(key):
+            store.get_to_file(key, folder / CHECKPOINT)
+            logger.info("%s resumes from the checkpoint of attempt %d", job.id, fence)
+            break
+    trainer_input = TrainerInput(
+        model=Path(inputs["model"]),
+        data=DataReference(train=inputs["train"], validation=inputs.get("validation"), test=inputs.get("test")),
+        config=CompressionConfig.parse(job.config),
+    )
+    (folder / TRAINER_INPUT).write_text(trainer_input.model_dump_json())
+
+
+def _fetch_input(name: str, source: JobInput, store: ObjectStore, folder: Path) -> str:
+    if source.key is None:
+        return source.ref or ""
+    path = folder / "inputs" / f"{name}{PurePosixPath(source.key).suffix}"
+    path.parent.mkdir(exist_ok=True)
+    store.get_to_file(source.key, path)
+    if source.sha256 is not None and sha256(path) != source.sha256:
+        raise CompressionError(f"The stored file of {name!r} is not the one that was sent.", param=name, suggestion="Send the job again.")
+    return str(path)
+
+
+def save_checkpoint(job: Job, store: ObjectStore, folder: Path) -> None:
+    """Uploads the checkpoint as it is now. The trainer may replace it meanwhile, so it gets a second name first."""
+    snapshot = folder / f"{CHECKPOINT}.upload"
+    snapshot.unlink(missing_ok=True)
+    os.link(folder / CHECKPOINT, snapshot)
+    store.put_file(keys.checkpoint_key(job.id, job.fence), snapshot)
+
+
+def publish(job: Job, store: ObjectStore, folder: Path) -> list[Artifact]:
+    """Uploads the finished artifacts under the attempt's own fence; they count once the job's row names them."""
+    artifacts = []
+    for path in sorted((folder / ARTIFACTS).iterdir()):
+        key = keys.artifact_key(job.id, job.fence, path.name)
+        store.put_file(key, path)
+        artifacts.append(
+            Artifact(
+                name=path.name,
+                key=key,
+                bytes=path.stat().st_size,
+                sha256=sha256(path),
+                media_type=MEDIA_TYPES.get(path.suffix, DEFAULT_MEDIA_TYPE),
+            )
+        )
+    return artifacts
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,68 @@
+"""Run by path as the trainer's own process, before it becomes the trainer: limits, no network, death with its parent.
+
+    python -I -S launcher.py '{"parent": 123, "limits": {"RLIMIT_AS": 1}}' COMMAND...
+
+A program of its own rather than a preexec_fn, which may deadlock where the parent has threads. Standard library only: it runs
+without site-packages. What the kernel refuses is said on stderr and done without.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+# <linux/sched.h> and <linux/prctl.h>
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
+
+
+def set_limits(limits: dict[str, int]) -> None:
+    for name, value in limits.items():
+        number = getattr(resource, name)
+        hard = resource.getrlimit(number)[1]
+        limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(number, (limit, limit))
+
+
+def cut_network(libc: ctypes.CDLL) -> None:
+    """A network namespace without any interface; a plain user makes it inside a user namespace that maps only them."""
+    uid, gid = os.getuid(), os.getgid()
+    flags = CLONE_NEWNET if uid == 0 else CLONE_NEWNET | CLONE_NEWUSER
+    if libc.unshare(flags) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    if flags & CLONE_NEWUSER:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+
+
+def isolate(parent: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        cut_network(libc)
+    except OSError as error:
+        sys.stderr.write(f"launcher: the trainer keeps its network: {error}\n")
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    # Where memory runs out the kernel takes the trainer first, and not the process that holds the lease.
+    Path("/proc/self/oom_score_adj").write_text("900")
+    # Last, since a change of credentials clears it.
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    if sys.platform == "linux":
+        isolate(options["parent"])
+    set_limits(options["limits"])
+    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606  to start a process is what this file is for
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""`LeaseHolder`: while a runner works, renews its lease, writes its progress and looks for reasons to stop."""
+
+import asyncio
+import logging
+import math
+from enum import Enum, auto
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from compressor.protocol import Progress
+from service.jobs.repository import JobRepository, LeaseState
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 1.0
+
+
+class LeaseEnd(Enum):
+    LOST = auto()
+    CANCEL = auto()
+    SHUTDOWN = auto()
+
+
+class LeaseHolder:
+    """The lease of one attempt. `process` is the token of this process."""
+
+    def __init__(self, repository: JobRepository, job_id: str, fence: int, *, lease_s: float, renew_s: float, process: str) -> None:
+        self._repository = repository
+        self._job_id = job_id
+        self._fence = fence
+        self._lease_s = lease_s
+        self._renew_s = renew_s
+        self._process = process
+        self._unwritten: tuple[Progress, str] | None = None
+
+    def report(self, progress: Progress, log_tail: str) -> None:
+        """To be written with the next poll; of several reports the last is."""
+        finite = {name: value for name, value in progress.metrics.items() if math.isfinite(value)}
+        eta_s = progress.eta_s if progress.eta_s is not None and math.isfinite(progress.eta_s) else None
+        self._unwritten = (progress.model_copy(update={"metrics": finite, "eta_s": eta_s}), log_tail)
+
+    async def hold(self, shutdown: asyncio.Event) -> LeaseEnd:
+        """Returns when the work has to stop. While the database is away it goes on, but never past the end of the lease."""
+        now = asyncio.get_running_loop().time
+        # How much of the lease is left is not known before the first renewal.
+        deadline, next_renewal = now() + self._renew_s, now()
+        while not shutdown.is_set():
+            asked_at = now()
+            renews = asked_at >= next_renewal
+            try:
+                state = await asyncio.wait_for(self._ask(renews), timeout=deadline - asked_at)
+            except (SQLAlchemyError, TimeoutError) as error:
+                logger.warning("%s: the database does not answer: %s", self._job_id, error)
+            else:
+                if not state.held:
+                    return LeaseEnd.LOST
+                if state.cancel_requested:
+                    return LeaseEnd.CANCEL
+                if renews:
+                    deadline, next_renewal = asked_at + self._lease_s, asked_at + self._renew_s
+            if now() >= deadline:
+                return LeaseEnd.LOST
+            await self._sleep(shutdown, min(POLL_S, deadline - now(), max(next_renewal - now(), 0.1)))
+        return LeaseEnd.SHUTDOWN
+
+    async def flush(self) -> None:
+        if self._unwritten is not None:
+            (progress, log_tail), self._unwritten = self._unwritten, None
+            await asyncio.to_thread(self._repository.update_progress, self._job_id, self._fence, progress, log_tail)
+
+    async def _ask(self, renews: bool) -> LeaseState:
+        await self.flush()
+        if renews:
+            return await asyncio.to_thread(self._repository.renew, self._job_id, self._fence, self._lease_s, process=self._process)
+        return await asyncio.to_thread(self._repository.read_lease, self._job_id, self._fence)
+
+    @staticmethod
+    async def _sleep(shutdown: asyncio.Event, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(shutdown.wait(), timeout=seconds)
+        except TimeoutError:
+            return
