@@ -64,7 +64,7 @@ def write(path: Path, arrays: Mapping[str, Array]) -> None:
     # The header's own key, which no tensor may have.
     taken = {"__metadata__"}
     for name, array in arrays.items():
-        parts = _to_parts(array)
+        parts = _to_parts(to_stored_type(array))
         key = name
         while any(key + suffix in taken for suffix in parts):
             key += "_"
@@ -105,6 +105,11 @@ def read(path: Path) -> dict[str, Array]:
     Raises: InvalidArtifact where the file is damaged or not of this format.
     """
     return {tensor.name: _to_dense(tensor, parts) for tensor, parts in _read_parts(path)}
+
+
+def to_stored_type(array: Array) -> Array:
+    """The array in the float type in which it is stored: its own, or float32 where numpy has it only as an extension (bfloat16)."""
+    return array if array.dtype.kind == "f" else array.astype(np.float32)
 
 
 def _to_parts(array: Array) -> dict[str, Array]:

@@ -5,7 +5,7 @@ runtime of ours. Indices are linear int64 in `int64_data`, which protobuf writes
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, Tenso
 
 from compressor.artifacts.atomic import replacing
 from compressor.errors import InvalidArtifact
-from compressor.graph.write import write_arrays
+from compressor.graph.write import float_tensors, write_arrays
 
 Array = npt.NDArray[Any]
 
+# bfloat16 is left out: stock ONNX Runtime has next to no operators for it on the CPU.
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 # A damaged shape must not make `read` allocate the machine's memory; beyond what a model of the accepted size can hold.
 _MAX_NUMEL = 2**31
@@ -62,15 +63,18 @@ def to_sparse(model: ModelProto) -> ModelProto:
 
 
 def read(path: Path) -> dict[str, Array]:
-    """All float tensors of a model file as dense arrays by name, whether initialiser, Constant(value) or Constant(sparse_value).
+    """All float tensors of rank 1 or more of a model file as dense arrays by name, whether initialiser or Constant, dense or sparse.
 
     Raises: InvalidArtifact where the file is damaged.
     """
     try:
         model = ModelProto.FromString(path.read_bytes())
-        tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.data_type in _FLOATS}
-        return tensors | dict(_constants(model))
-    except (DecodeError, ValueError, TypeError, IndexError) as error:
+        for node in model.graph.node:
+            for attribute in node.attribute:
+                if attribute.type == AttributeProto.SPARSE_TENSOR:
+                    _check_indices(attribute.sparse_tensor)
+        return float_tensors(model)
+    except (DecodeError, ValueError, TypeError, IndexError, KeyError) as error:
         raise InvalidArtifact(f"{path.name}: not a readable ONNX model ({error}).", param=path.name) from error
 
 
@@ -109,28 +113,11 @@ def _encode(array: Array, name: str) -> SparseTensorProto:
     return helper.make_sparse_tensor(values, indices, list(array.shape))
 
 
-def _decode(sparse: SparseTensorProto) -> Array:
-    values = numpy_helper.to_array(sparse.values)
-    positions = numpy_helper.to_array(sparse.indices)
-    shape = tuple(sparse.dims)
-    if positions.ndim == 2:
-        positions = np.ravel_multi_index(tuple(positions.T), shape)
-    numel = math.prod(shape)
-    if numel > _MAX_NUMEL or positions.shape != values.shape or np.any(positions[1:] <= positions[:-1]):
+def _check_indices(sparse: SparseTensorProto) -> None:
+    """Linear, increasing and inside the tensor, as `_encode` writes them."""
+    indices = numpy_helper.to_array(sparse.indices)
+    numel = math.prod(sparse.dims)
+    if numel > _MAX_NUMEL or indices.shape != tuple(sparse.values.dims) or np.any(indices[1:] <= indices[:-1]):
         raise ValueError("sparse tensor too large, or indices that do not increase")
-    if len(positions) and (positions[0] < 0 or positions[-1] >= numel):
+    if len(indices) and (indices[0] < 0 or indices[-1] >= numel):
         raise ValueError("sparse indices outside the tensor")
-    dense = np.zeros(numel, dtype=values.dtype)
-    dense[positions] = values
-    return dense.reshape(shape)
-
-
-def _constants(model: ModelProto) -> Iterator[tuple[str, Array]]:
-    for node in model.graph.node:
-        if node.op_type != "Constant":
-            continue
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.TENSOR and attribute.t.data_type in _FLOATS:
-                yield node.output[0], numpy_helper.to_array(attribute.t)
-            elif attribute.type == AttributeProto.SPARSE_TENSOR and attribute.sparse_tensor.values.data_type in _FLOATS:
-                yield node.output[0], _decode(attribute.sparse_tensor)

@@ -60,7 +60,7 @@ def verify_weights(path: Path, arrays: Mapping[str, Array]) -> None:
         raise ArtifactMismatch(f"{path.name} cannot be read back: {error.detail}", param=path.name) from error
     if found.keys() != arrays.keys():
         raise ArtifactMismatch(f"{path.name} holds other tensors than were written.", param=path.name)
-    _check_arrays(path, arrays, found)
+    _check_arrays(path, {name: csr.to_stored_type(array) for name, array in arrays.items()}, found)
     for name, matrix in matrices.items():
         if matrix.count_nonzero() != np.count_nonzero(arrays[name]):
             raise ArtifactMismatch(f"{path.name}: the matrix {name!r} has another number of nonzeros.", param=path.name)

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -112,6 +113,14 @@ def test_a_matrix_without_zeros_is_stored_dense_and_still_loads_as_csr(tmp_path:
     with safe_open(tmp_path / "w", framework="numpy") as file:
         assert list(file.keys()) == ["w"]
     assert np.array_equal(csr.load_csr(tmp_path / "w")["w"].toarray(), weight)
+
+
+def test_bfloat16_is_stored_as_float32(tmp_path: Path) -> None:
+    weight = np.eye(4).astype(ml_dtypes.bfloat16)
+    csr.write(tmp_path / "w", {"w": weight})
+    found = csr.read(tmp_path / "w")["w"]
+    assert found.dtype == np.float32
+    assert np.array_equal(found, np.eye(4))
 
 
 def test_the_same_tensors_give_the_same_bytes(tmp_path: Path) -> None:
