@@ -3,6 +3,7 @@
 The features that the file declares of itself are never used: they could say that a cell is a path or an address to be opened.
 """
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from compressor.data.columns import ImageReader, LabelReader, NumberReader, is_image, is_number, label_type_error
 from compressor.data.dataset import Dataset, InputSpec, Loaded, takes_integers, to_names
+from compressor.data.images import external_reference
 from compressor.data.labels import missing_labels
 from compressor.data.limits import (
     MAX_BATCH_BYTES,
@@ -23,6 +25,7 @@ from compressor.data.limits import (
     MAX_ROW_GROUP_BYTES,
     MAX_ROW_GROUPS,
     MAX_ROWS,
+    MIB,
 )
 from compressor.data.unreadable import invalid_if_unreadable, regular_file
 from compressor.errors import DatasetTooLarge, InvalidDataset, ShapeMismatch
@@ -57,8 +60,10 @@ def read_parquet(path: Path, where: str, inputs: Sequence[InputSpec], num_classe
     """
     with invalid_if_unreadable(where, _KIND):
         with pq.ParquetFile(regular_file(path, where)) as file:
-            metadata, schema = file.metadata, file.schema_arrow.remove_metadata()
-            _check_declared_sizes(metadata, where)
+            metadata, schema = file.metadata, file.schema_arrow
+        _check_declared_sizes(metadata, where)
+        _check_declared_media(schema, label_column, where)
+        schema = schema.remove_metadata()
         plan = _plan(schema, inputs, label_column, where)
         batch_rows = _batch_rows(metadata, plan)
         readers = [_reader(spec, names, schema, metadata.num_rows, where) for spec, names in zip(inputs, plan.columns, strict=True)]
@@ -95,6 +100,21 @@ def _check_declared_sizes(metadata: pq.FileMetaData, where: str) -> None:
                 f"{where}: row group {index} declares {group.total_byte_size:,} bytes, more than {MAX_ROW_GROUP_BYTES:,}.",
                 suggestion="Write the file with smaller row groups.",
             )
+
+
+def _check_declared_media(schema: pa.Schema, label_column: str, where: str) -> None:
+    """A column of paths that the file itself calls images gets the error that says so, not the one for text columns."""
+    declared = (schema.metadata or {}).get(b"huggingface", b"")
+    if len(declared) > MIB:
+        raise DatasetTooLarge(f"{where}: the declared features take more than {MIB:,} bytes.", suggestion="Write the file without them.")
+    try:
+        features = json.loads(declared)["info"]["features"]
+        media = [name for name, feature in features.items() if feature.get("_type") in ("Image", "Audio", "Video")]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return
+    for name in media:
+        if name in schema.names and name != label_column and pa.types.is_string(schema.field(name).type):
+            raise external_reference(where, name, 0)
 
 
 def _plan(schema: pa.Schema, inputs: Sequence[InputSpec], label_column: str, where: str) -> _Plan:
