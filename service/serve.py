@@ -1,10 +1,8 @@
 """`bayespress serve`: API and worker in one process and one event loop, over one home folder."""
 
 import asyncio
-import fcntl
 import ipaddress
 import logging
-import os
 import signal
 import socket
 import sys
@@ -26,8 +24,8 @@ from service.jobs.repository import JobRepository
 from service.settings import ENV_PREFIX, Settings
 from service.storage.store import ObjectStore
 from service.worker.dispatcher import run_dispatcher
+from service.worker.home import HomeInUse
 
-LOCK_FILE = "service.lock"
 # Open downloads and uploads get this long to end at a shutdown.
 GRACE_S = 5
 logger = logging.getLogger(__name__)
@@ -59,7 +57,8 @@ def serve(
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT; the exit code. Raises CannotServe."""
     _check_loopback(settings.host)
-    with _noted_signals() as signals, _locked(settings.home), _listening(settings) as listener:
+    _make_home(settings.home)
+    with _noted_signals() as signals, _listening(settings) as listener:
         engine = create_engine(settings.database)
         try:
             upgrade(engine)
@@ -71,6 +70,10 @@ def run(settings: Settings) -> int:
 async def _run(settings: Settings, jobs: JobRepository, listener: socket.socket, signals: list[int]) -> int:
     stop = asyncio.Event()
     dispatcher = asyncio.create_task(run_dispatcher(settings, stop), name="dispatcher")
+    # Its first step locks the home folder.
+    await asyncio.sleep(0)
+    if dispatcher.done() and isinstance(dispatcher.exception(), HomeInUse):
+        raise CannotServe(f"{settings.home} is in use by another service. Stop it, or take another folder with --home.")
 
     def check_dispatcher() -> None:
         if dispatcher.done():
@@ -138,27 +141,11 @@ def _check_loopback(host: str) -> None:
         )
 
 
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """Holds the home folder for this process; the kernel lets go of it when the process ends, however it ends."""
+def _make_home(home: Path) -> None:
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (home / LOCK_FILE).open("a+")
     except OSError as error:
         raise CannotServe(f"{home} cannot be used as the home folder: {error.strerror}.") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            raise CannotServe(
-                f"{home} is in use by another service (process {owner}). Stop it, or take another folder with --home."
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 @contextmanager

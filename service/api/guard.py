@@ -8,7 +8,7 @@ from collections.abc import Collection
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import ApiError, HostNotAllowed, OriginNotAllowed, to_response
+from service.api.problems import ApiError, HostNotAllowed, OriginNotAllowed, internal_error, to_response
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Probes of an orchestrator come by address, and learn nothing from these.
@@ -48,7 +48,10 @@ class GuardAddress:
 
 
 class LogRequests:
-    """One line per request when it is over: method, path, status, milliseconds."""
+    """One line per request when it is over: method, path, status, milliseconds.
+
+    A failure inside becomes a problem, and a traceback in the log; the server would close the connection under a client which reuses it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -58,7 +61,7 @@ class LogRequests:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        status = 500
+        status = 0
 
         async def send_noting_status(message: Message) -> None:
             nonlocal status
@@ -66,9 +69,14 @@ class LogRequests:
                 status = message["status"]
             await send(message)
 
+        # The raw path is still percent-encoded, so it cannot forge a line of the log.
+        line = f"{scope['method']} {scope.get('raw_path', b'').decode('latin-1')[:200]}"
         try:
             await self._app(scope, receive, send_noting_status)
+        except Exception:
+            logger.exception("%s failed", line)
+            if status:
+                raise
+            await to_response(internal_error(scope["method"]))(scope, receive, send_noting_status)
         finally:
-            # The raw path is still percent-encoded, so it cannot forge a line of the log.
-            path = scope.get("raw_path", b"").decode("latin-1")[:200]
-            logger.info("%s %s %d %.0f ms", scope["method"], path, status, 1000 * (time.monotonic() - started))
+            logger.info("%s %d %.0f ms", line, status, 1000 * (time.monotonic() - started))

@@ -32,10 +32,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 
 from compressor.errors import CompressionError, Problem
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 class ApiError(Exception):
@@ -140,6 +142,12 @@ def make_problem(status: int, code: str, title: str, detail: str, param: str | N
     )
 
 
+def internal_error(method: str) -> Problem:
+    """What a client learns of a failure that nobody expected."""
+    detail = f"{method} failed inside the service; its log has the cause."
+    return make_problem(500, "internal_error", "Internal error", detail, suggestion="Try again; report it if it stays.")
+
+
 def to_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
 
@@ -163,11 +171,20 @@ async def _on_compression_error(_request: Request, error: CompressionError) -> R
     return to_response(error.to_problem())
 
 
-async def _on_http_exception(_request: Request, error: HTTPException) -> Response:
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # The router names the methods of one route; the path may have several.
+        headers["Allow"] = ", ".join(method for method in METHODS if _leads_somewhere(request, method))
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "_").replace("-", "_")
     suggestion = _ROUTER_SUGGESTIONS.get(error.status_code)
-    return to_response(make_problem(error.status_code, code, phrase, str(error.detail), suggestion=suggestion), error.headers)
+    return to_response(make_problem(error.status_code, code, phrase, str(error.detail), suggestion=suggestion), headers)
+
+
+def _leads_somewhere(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 async def _on_validation_error(_request: Request, error: RequestValidationError) -> Response:
@@ -181,17 +198,10 @@ async def _on_disconnect(_request: Request, _error: ClientDisconnect) -> Respons
     return to_response(make_problem(400, "client_disconnected", "The client went away", "The request was not received whole."))
 
 
-async def _on_exception(request: Request, _error: Exception) -> Response:
-    # Starlette raises the exception again after this response, and the server logs it with its traceback.
-    detail = f"{request.method} failed inside the service; its log has the cause."
-    return to_response(make_problem(500, "internal_error", "Internal error", detail, suggestion="Try again; report it if it stays."))
-
-
 def install(app: FastAPI) -> None:
-    """Makes every error of `app` a problem object, those of the router included."""
+    """Makes every error that a route or the router raises a problem object; `guard.LogRequests` does so for what nobody expected."""
     app.exception_handler(ApiError)(_on_api_error)
     app.exception_handler(CompressionError)(_on_compression_error)
     app.exception_handler(HTTPException)(_on_http_exception)
     app.exception_handler(RequestValidationError)(_on_validation_error)
     app.exception_handler(ClientDisconnect)(_on_disconnect)
-    app.exception_handler(Exception)(_on_exception)

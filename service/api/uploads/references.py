@@ -5,7 +5,6 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from compressor.errors import InvalidDataset
 from service.api.problems import DatasetRefNotAllowed, InvalidDatasetRef
 from service.api.uploads.framing import TAIL_BYTES, DatasetSkimmer
 from service.jobs.job import JobInput
@@ -54,7 +53,7 @@ def _check_file(path: Path, param: str) -> int:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise InvalidDataset("The reference leads to something that is not a regular file.", param=param, suggestion=SUGGESTION)
+                raise InvalidDatasetRef("The reference leads to something that is not a regular file.", param=param, suggestion=SUGGESTION)
             skimmer.feed(file.read(TAIL_BYTES))
             if status.st_size > TAIL_BYTES:
                 file.seek(max(TAIL_BYTES, status.st_size - TAIL_BYTES))

@@ -1,0 +1,169 @@
+"""One error shape over every route, the guards around all of them, and the published description."""
+
+import itertools
+import re
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import create_engine, text
+
+from compressor.errors import Problem, error_classes
+from service.api import problems
+from service.api.problems import ApiError
+from service.jobs.states import Status
+from tests.service.api.live import LiveService, service_settings, serving
+from tests.service.api.sample_files import MODEL
+
+ROUTES = [
+    ("POST", "/compress"),
+    ("GET", "/v1/jobs"),
+    ("POST", "/v1/jobs"),
+    ("GET", "/v1/jobs/{job_id}"),
+    ("POST", "/v1/jobs/{job_id}/cancel"),
+    ("GET", "/v1/jobs/{job_id}/artifacts"),
+    ("GET", "/v1/jobs/{job_id}/artifacts/{name}"),
+    ("GET", "/v1/jobs/{job_id}/report"),
+    ("GET", "/livez"),
+    ("GET", "/readyz"),
+]
+GUARDED = [route for route in ROUTES if route[1] not in {"/livez", "/readyz"}]
+
+
+def path_of(template: str) -> str:
+    return template.format(job_id="job_none", name="x")
+
+
+def assert_problem(response: httpx.Response, status: int, code: str) -> Problem:
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = Problem.model_validate_json(response.content)
+    assert (response.status_code, problem.status, problem.code) == (status, status, code)
+    assert problem.type == f"urn:bayespress:problem:{code}"
+    return problem
+
+
+@pytest.fixture(scope="module")
+def description(service: LiveService) -> dict[str, Any]:
+    described: dict[str, Any] = service.client.get("/openapi.json").json()
+    return described
+
+
+def test_the_routes_of_this_file_are_all_there_are(description: dict[str, Any]) -> None:
+    described = {(method.upper(), path) for path, methods in description["paths"].items() for method in methods}
+    assert described == set(ROUTES)
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "", "[::2]"])
+def test_a_foreign_host_reaches_no_route(service: LiveService, method: str, path: str, host: str) -> None:
+    assert_problem(service.client.request(method, path_of(path), headers={"Host": host}), 421, "host_not_allowed")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:99", "127.0.0.1", "127.0.0.1:8000", "[::1]", "[::1]:8000"])
+def test_loopback_names_are_hosts(service: LiveService, host: str) -> None:
+    assert service.client.get("/v1/jobs", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_probes_come_by_any_name(service: LiveService, path: str) -> None:
+    assert service.client.get(path, headers={"Host": "10.0.0.1"}).json()["status"] == "ok"
+
+
+@pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if route[0] == "POST"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+def test_a_page_of_another_site_cannot_write(service: LiveService, method: str, path: str, origin: str) -> None:
+    assert_problem(service.client.request(method, path_of(path), headers={"Origin": origin}), 403, "origin_not_allowed")
+
+
+def test_a_page_of_the_service_itself_can_write_and_anyone_can_read(service: LiveService) -> None:
+    job = service.insert_finished(Status.QUEUED, {})
+    own = service.client.post(f"/v1/jobs/{job.id}/cancel", headers={"Origin": service.url})
+    assert own.status_code == 202
+    assert service.client.get("/v1/jobs", headers={"Origin": "https://evil.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_other_methods_are_a_405_that_names_the_right_ones(service: LiveService, method: str, path: str) -> None:
+    response = service.client.delete(path_of(path))
+    assert_problem(response, 405, "method_not_allowed")
+    allowed = {"GET", "HEAD"} if path.endswith(("{name}", "/report")) else {known for known, other in ROUTES if other == path}
+    assert method in allowed
+    assert set(response.headers["allow"].split(", ")) == allowed
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/jobs/", "/v2/jobs", "/docs", "/v1/jobs/a/b/c", "/%00", "/..%2f..%2fetc/passwd"])
+def test_other_paths_are_a_404(service: LiveService, path: str) -> None:
+    assert_problem(service.client.get(path), 404, "not_found")
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A service whose table has gone."""
+    settings = service_settings(tmp_path_factory.mktemp("broken"))
+    with serving(settings) as live:
+        engine = create_engine(settings.database)
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE jobs"))
+        engine.dispose()
+        yield live
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+def test_a_failure_inside_is_a_500_that_tells_nothing_of_it(broken: LiveService, method: str, path: str) -> None:
+    files = {"model": ("m", MODEL), "dataset_ref": (None, "builtin:digits")} if method == "POST" else None
+    response = broken.client.request(method, path_of(path), files=files)
+    assert_problem(response, 500, "internal_error")
+    assert "jobs" not in response.text.lower().replace("/v1/jobs", "")
+    assert [path for path in broken.settings.store_root.rglob("*") if path.is_file()] == []
+
+
+def test_a_service_without_its_table_is_alive_and_not_ready(broken: LiveService) -> None:
+    assert broken.client.get("/livez").json() == {"status": "ok", "checks": []}
+    assert assert_problem(broken.client.get("/readyz"), 503, "not_ready").param == "database"
+
+
+def test_a_whole_service_is_ready(service: LiveService) -> None:
+    assert service.client.get("/readyz").json() == {"status": "ok", "checks": ["database", "store"]}
+
+
+def test_codes_are_one_per_class_and_all_in_the_drawn_tree() -> None:
+    classes = ApiError.__subclasses__()
+    codes = [cls.code for cls in (*classes, *error_classes())]
+    assert len(set(codes)) == len(codes)
+    tree = str(problems.__doc__)
+    for cls in classes:
+        assert re.search(rf"── {cls.__name__} +{cls.status}\b", tree), cls.__name__
+
+
+def test_operations_have_stable_names_and_document_their_problems(description: dict[str, Any]) -> None:
+    operations = list(itertools.chain.from_iterable(methods.values() for methods in description["paths"].values()))
+    assert sorted(operation["operationId"] for operation in operations) == [
+        "cancel_job",
+        "compress",
+        "create_job",
+        "download_artifact",
+        "get_job",
+        "get_report",
+        "list_artifacts",
+        "list_jobs",
+        "livez",
+        "readyz",
+    ]
+    for operation in operations:
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                assert list(response["content"]) == ["application/problem+json"], (operation["operationId"], status)
+
+
+def test_every_reference_of_the_description_leads_somewhere(description: dict[str, Any]) -> None:
+    schemas = description["components"]["schemas"]
+
+    def references(node: Any) -> set[str]:
+        if isinstance(node, dict):
+            own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+            return own.union(*(references(value) for value in node.values()))
+        return set().union(*(references(value) for value in node)) if isinstance(node, list) else set()
+
+    assert {reference.removeprefix("#/components/schemas/") for reference in references(description)} <= set(schemas)
+    assert {"CompressionConfig", "Report", "Problem", "JobView"} <= set(schemas)
+    assert not any("ValidationError" in name for name in schemas)
