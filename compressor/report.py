@@ -156,3 +156,8 @@ class Report(_Part):
     curve: list[CurvePoint]
     inputs: Inputs
     provenance: Provenance
+
+    @property
+    def gate_met(self) -> bool:
+        """Whether the run ends well: a budget that the client set was met, or there was only the default one."""
+        return self.budget.met or self.budget.source == "default"

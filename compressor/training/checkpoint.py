@@ -1,9 +1,8 @@
 """The checkpoint that a killed run goes on from: one safetensors file, its state as JSON in the header, replaced atomically."""
 
 import json
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +12,70 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 _FORMAT_VERSION = 1
+_SAVE_EVERY_S = 5.0
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a run needs to go on.
+State = dict[str, Any]
 
-    Attributes:
+
+class CheckpointFile:
+    """Reads and writes the checkpoint of one run.
+
+    Args:
+        path: where it lies; None keeps none.
         fingerprint: of the model, the data and the configuration; a checkpoint of anything else is not resumed.
-        state: JSON-serialisable position in the run.
-        tensors: by names of the run's own making, never by names of the client's file.
+        device: where its tensors go.
+        on_saved: called when the file at `path` has just been replaced.
+        clock: seconds that never go back.
     """
 
-    fingerprint: str
-    state: dict[str, Any]
-    tensors: Mapping[str, Tensor]
+    def __init__(
+        self,
+        path: Path | None,
+        fingerprint: str,
+        device: torch.device,
+        on_saved: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._fingerprint = fingerprint
+        self._device = device
+        self._on_saved = on_saved
+        self._clock = clock
+        self._last_save = clock()
 
+    def is_due(self) -> bool:
+        """Whether the last one is old enough for the next to be worth its time."""
+        return self._path is not None and self._clock() - self._last_save >= _SAVE_EVERY_S
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Replaces the file at `path` in one step: a reader, or a crash, sees the old one or the new one."""
-    header = {"format_version": _FORMAT_VERSION, "fingerprint": checkpoint.fingerprint, "state": checkpoint.state}
-    partial = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}, partial, {"checkpoint": json.dumps(header)})
-    os.replace(partial, path)
+    def save(self, state: State, tensors: Mapping[str, Tensor]) -> None:
+        """Replaces the file in one step: a reader, or a crash, sees the old one or the new one.
 
+        Args:
+            state: JSON-serialisable position in the run.
+            tensors: by names of the run's own making, never by names of the client's file.
+        """
+        if self._path is None:
+            return
+        header = {"format_version": _FORMAT_VERSION, "fingerprint": self._fingerprint, "state": state}
+        partial = self._path.with_suffix(".partial")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {"checkpoint": json.dumps(header)})
+        partial.replace(self._path)
+        self._last_save = self._clock()
+        self._on_saved()
 
-def read_checkpoint(path: Path, fingerprint: str, device: torch.device) -> Checkpoint | None:
-    """The checkpoint at `path`; None where there is none, or only one of another run or version."""
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            header = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
-            if header.get("format_version") != _FORMAT_VERSION or header.get("fingerprint") != fingerprint:
-                return None
-            return Checkpoint(fingerprint, header["state"], {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (FileNotFoundError, SafetensorError):
-        return None
+    def load(self) -> tuple[State, dict[str, Tensor]] | None:
+        """State and tensors; None where there is no checkpoint, or one of another run or version."""
+        if self._path is None or not self._path.exists():
+            return None
+        try:
+            with safe_open(self._path, framework="pt", device=str(self._device)) as file:
+                header = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
+                if header.get("format_version") != _FORMAT_VERSION or header.get("fingerprint") != self._fingerprint:
+                    return None
+                return header["state"], {name: file.get_tensor(name) for name in list(file.keys())}
+        except SafetensorError:
+            return None
 
 
 def optimizer_tensors(optimizer: torch.optim.Adam) -> dict[str, Tensor]:

@@ -1,0 +1,278 @@
+"""From the search's outcome to files and report: write, read everything back, look at the test rows once, sum up."""
+
+import gzip
+import hashlib
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from compressor.artifacts import csr, runtime, sparse_onnx
+from compressor.artifacts.verify import verify_model, verify_weights
+from compressor.config import CompressionConfig
+from compressor.data.dataset import Dataset, Parts
+from compressor.data.scaling import ImageScaling, to_tensor
+from compressor.data.split import write_split
+from compressor.graph.module import OnnxModule
+from compressor.graph.write import float_tensors
+from compressor.intake import Baseline
+from compressor.progress import ProgressTracker
+from compressor.protocol import DataReference
+from compressor.report import (
+    Budget,
+    Bytes,
+    CurvePoint,
+    Inputs,
+    Latency,
+    Layer,
+    Metric,
+    MetricValue,
+    Parameters,
+    Provenance,
+    Report,
+    Weights,
+)
+from compressor.search import Outcome
+from compressor.selection.accuracy import accuracy
+from compressor.selection.curve import Candidate, is_inside
+
+MODEL, WEIGHTS, SPLIT, REPORT = "model.onnx", "weights.safetensors", "split.npz", "report.json"
+
+_VERIFIED_ROWS = 256
+_CHUNK_BYTES = 256 * 2**20
+_PACKAGES = ("bayespress", "torch", "onnx", "onnxruntime", "numpy", "datasets")
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The client's model: its file, the parsed graph, and the module that runs it."""
+
+    path: Path
+    proto: onnx.ModelProto
+    module: OnnxModule
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The files' sizes, speed and metric, none of which the training side has a word in."""
+
+    arrays: Arrays
+    metric: Metric
+    latency: Latency
+    bytes: Bytes
+
+
+def write_artifacts(out_dir: Path, upload: Upload, outcome: Outcome, parts: Parts) -> None:
+    """model.onnx, weights.safetensors and split.npz of the delivered model."""
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in outcome.tensors.items()}
+    sparse_onnx.write(out_dir / MODEL, upload.proto, arrays)
+    csr.write(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL))
+    write_split(out_dir / SPLIT, parts.indices or {"train": np.arange(len(parts.train))})
+
+
+def verify(out_dir: Path, upload: Upload, parts: Parts, baseline: Baseline) -> None:
+    """Reads every artifact back and compares its outputs with those of the module, which holds the delivered tensors.
+
+    Raises: ArtifactMismatch.
+    """
+    rows = parts.validation.take(np.arange(min(_VERIFIED_ROWS, len(parts.validation))))
+    index = slice(0, len(rows))
+    upload.module.eval()
+    with torch.no_grad():
+        expected = upload.module(*baseline.validation.take(index)[0]).cpu().numpy()
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in upload.module.tensors().items()}
+    verify_model(out_dir / MODEL, arrays, to_arrays(rows, baseline.scaling), expected, output=upload.module.output.name)
+    verify_weights(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL))
+
+
+def measure(out_dir: Path, upload: Upload, outcome: Outcome, parts: Parts, baseline: Baseline) -> Measured:
+    """Size, latency and test accuracy of the files, in stock ONNX Runtime; the one look at the test rows."""
+    output = upload.module.output.name
+    control = out_dir / "control.onnx"
+    sparse_onnx.write(control, upload.proto, {name: tensor.detach().cpu().numpy() for name, tensor in outcome.control_tensors.items()})
+
+    def test_accuracy(path: Path) -> MetricValue:
+        return accuracy(_count_correct(path, parts.test, baseline.scaling, output), len(parts.test), "test")
+
+    metric = Metric(
+        name="accuracy",
+        direction="maximize",
+        dense=test_accuracy(upload.path),
+        compressed=test_accuracy(out_dir / MODEL),
+        control=test_accuracy(control),
+    )
+    control.unlink()
+    sample = to_arrays(parts.test.take(np.arange(1)), baseline.scaling)
+    dense = upload.path.read_bytes()
+    artifacts = {name: (out_dir / name).stat().st_size for name in (MODEL, WEIGHTS, SPLIT)}
+    return Measured(
+        arrays=sparse_onnx.read(out_dir / MODEL),
+        metric=metric,
+        latency=runtime.measure_latency(upload.path, out_dir / MODEL, sample, output=output),
+        bytes=Bytes(
+            dense=len(dense),
+            dense_gzip=len(gzip.compress(dense, mtime=0)),
+            artifacts=artifacts,
+            size_ratio=len(dense) / artifacts[MODEL],
+        ),
+    )
+
+
+def make_report(
+    out_dir: Path,
+    upload: Upload,
+    data: DataReference,
+    config: CompressionConfig,
+    baseline: Baseline,
+    parts: Parts,
+    outcome: Outcome,
+    measured: Measured,
+    device: torch.device,
+    seconds: float,
+) -> Report:
+    """Everything that was found, as one object; also written to report.json."""
+    weights, parameters = _count_weights(float_tensors(upload.proto), measured.arrays, outcome)
+    budget = _budget(config, baseline, outcome)
+    warnings = list(parts.warnings) + _warnings(budget, measured)
+    report = Report(
+        verdict=_verdict(weights, measured, budget, bool(parts.carved)),
+        delivered=outcome.delivered,
+        warnings=warnings,
+        metric=measured.metric,
+        budget=budget,
+        weights=weights,
+        parameters=parameters,
+        bytes=measured.bytes,
+        latency=measured.latency,
+        curve=[_curve_point(point, outcome, weights.numel) for point in outcome.curve],
+        inputs=Inputs(
+            num_train=len(parts.train),
+            num_validation=len(parts.validation),
+            num_test=len(parts.test),
+            num_classes=int(upload.module.output.shape[-1] or 0),
+            carved=list(parts.carved),
+            image_scaling=baseline.scaling,
+        ),
+        provenance=Provenance(
+            sha256=_hash_all(out_dir, upload, data),
+            config=config.model_dump(mode="json"),
+            seed=config.seed,
+            device=device.type,
+            versions={"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+            seconds=seconds,
+        ),
+    )
+    (out_dir / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def to_arrays(dataset: Dataset, scaling: ImageScaling | None) -> list[npt.NDArray[Any]]:
+    """A few rows as the model takes them, in numpy."""
+    return [to_tensor(array, scaling).numpy() for array in dataset.inputs]
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _count_correct(path: Path, dataset: Dataset, scaling: ImageScaling | None, output: str) -> int:
+    row_bytes = 4 * sum(int(np.prod(array.shape[1:])) for array in dataset.inputs)
+    chunk = max(1, _CHUNK_BYTES // max(1, row_bytes))
+    correct = 0
+    for start in range(0, len(dataset), chunk):
+        rows = dataset.take(np.arange(start, min(start + chunk, len(dataset))))
+        correct += int((runtime.run(path, to_arrays(rows, scaling), output=output).argmax(axis=-1) == rows.labels).sum())
+    return correct
+
+
+def _count_weights(dense: Mapping[str, npt.NDArray[Any]], delivered: Arrays, outcome: Outcome) -> tuple[Weights, Parameters]:
+    layers = []
+    for name, array in dense.items():
+        if array.ndim < 2 or not array.size:
+            continue
+        nnz = int(np.count_nonzero(delivered[name]))
+        log_alpha = outcome.log_alpha.get(name)
+        layers.append(
+            Layer(name=name, shape=array.shape, numel=array.size, nnz=nnz, sparsity=1 - nnz / array.size, log_alpha=log_alpha)
+        )
+    numel, nnz = sum(layer.numel for layer in layers), sum(layer.nnz for layer in layers)
+    all_numel = sum(array.size for array in dense.values())
+    all_nnz = sum(int(np.count_nonzero(delivered[name])) for name in dense)
+    return (
+        Weights(numel=numel, nnz=nnz, compression_ratio=numel / max(1, nnz), layers=layers),
+        Parameters(numel=all_numel, nnz=all_nnz, compression_ratio=all_numel / max(1, all_nnz)),
+    )
+
+
+def _budget(config: CompressionConfig, baseline: Baseline, outcome: Outcome) -> Budget:
+    num_examples = baseline.dense.num_examples
+    compressed = accuracy(round(outcome.metric * num_examples), num_examples, "validation")
+    return Budget(
+        max_metric_drop=baseline.max_metric_drop,
+        source="default" if config.max_metric_drop is None else "client",
+        dense_validation=baseline.dense,
+        compressed_validation=compressed,
+        met=compressed.value >= baseline.dense.value - baseline.max_metric_drop - 1e-9,
+    )
+
+
+def _curve_point(point: Candidate, outcome: Outcome, numel: int) -> CurvePoint:
+    return CurvePoint(
+        beta=point.beta,
+        threshold=point.threshold,
+        nnz=point.nnz,
+        compression_ratio=numel / max(1, point.nnz),
+        metric=point.metric,
+        chosen=point == outcome.chosen,
+    )
+
+
+def _verdict(weights: Weights, measured: Measured, budget: Budget, carved: bool) -> str:
+    """One sentence: what became of the file and of the metric, and whether the budget held."""
+    bytes_, metric = measured.bytes, measured.metric
+    shrunk = (
+        f"model.onnx is {bytes_.size_ratio:.1f} times smaller than the upload ({bytes_.artifacts[MODEL]:,} of {bytes_.dense:,} bytes)"
+        if bytes_.size_ratio > 1
+        else f"model.onnx did not become smaller ({bytes_.artifacts[MODEL]:,} against {bytes_.dense:,} bytes)"
+    )
+    sentence = (
+        f"{shrunk} and keeps 1 weight in {weights.compression_ratio:.1f}, at a test accuracy of {metric.compressed.value:.2%} "
+        f"against {metric.dense.value:.2%} dense"
+    )
+    if budget.met:
+        return sentence + "."
+    drop = budget.dense_validation.value - budget.compressed_validation.value
+    missed = f"{sentence}; the accuracy budget was missed: validation lost {drop:.2%} where {budget.max_metric_drop:.2%} was allowed"
+    return missed + (", measured on rows that the dense model has probably seen, which flatters it." if carved else ".")
+
+
+def _warnings(budget: Budget, measured: Measured) -> list[str]:
+    found = []
+    low, high = budget.dense_validation.interval
+    if (high - low) / 2 > budget.max_metric_drop + 1e-9:
+        found.append(
+            f"The validation part has {budget.dense_validation.num_examples} rows, too few to resolve a drop of "
+            f"{budget.max_metric_drop:.2%}: the 95 % half-width of its accuracy is {(high - low) / 2:.2%}."
+        )
+    if measured.bytes.artifacts[MODEL] >= measured.bytes.dense_gzip:
+        found.append(
+            f"gzip makes the uploaded file as small ({measured.bytes.dense_gzip:,} bytes) as model.onnx is "
+            f"({measured.bytes.artifacts[MODEL]:,} bytes)."
+        )
+    return found
+
+
+def _hash_all(out_dir: Path, upload: Upload, data: DataReference) -> dict[str, str]:
+    inputs = {part: Path(source) for part, source in data.model_dump().items() if source and not source.startswith("builtin:")}
+    files = {"model": upload.path} | inputs | {name: out_dir / name for name in (MODEL, WEIGHTS, SPLIT)}
+    return {name: file_sha256(path) for name, path in files.items()}

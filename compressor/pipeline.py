@@ -1,0 +1,86 @@
+"""`compress`: a run from the uploaded file to the report, as a table of contents; each step is called once, in order."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from compressor.config import CompressionConfig
+from compressor.data import load_parts
+from compressor.delivery import Upload, file_sha256, make_report, measure, verify, write_artifacts
+from compressor.graph.module import OnnxModule
+from compressor.graph.validate import parse_model
+from compressor.intake import count_classes, measure_baseline, resolve_device
+from compressor.progress import ProgressTracker
+from compressor.protocol import DataReference, OnProgress
+from compressor.report import Report
+from compressor.search import Search
+from compressor.training.checkpoint import CheckpointFile
+from compressor.training.schedule import resolve_schedule
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+def compress(
+    model_path: Path | str,
+    data: DataReference,
+    config: CompressionConfig,
+    out_dir: Path | str,
+    on_progress: OnProgress = _ignore,
+    *,
+    checkpoint: Path | None = None,
+    on_checkpoint: Callable[[], None] = _ignore,
+) -> Report:
+    """Makes a trained ONNX classifier smaller inside an accuracy budget.
+
+    Args:
+        model_path: an ONNX file whose output is one score per class, [N, C].
+        data: local files of rows and integer labels; absent validation and test parts are carved from train.
+        config: the options.
+        out_dir: receives model.onnx, weights.safetensors, split.npz and report.json; made where it is absent.
+        on_progress: told of phase, part done, seconds left and metrics.
+        checkpoint: a file that the run goes on from where it exists, and that is replaced every few seconds of training.
+        on_checkpoint: called when it has just been replaced.
+    Returns: the report. Where no point is inside the budget it holds the most accurate one: see `Report.gate_met`.
+    Raises: ClientError where model, data or config must change; TrainingError where the run failed.
+    """
+    started = time.monotonic()
+    model_path, out_dir = Path(model_path), Path(out_dir)
+    tracker = ProgressTracker(on_progress)
+
+    tracker.enter("validate")
+    device = resolve_device(config.device)
+    proto = parse_model(model_path.read_bytes())
+    upload = Upload(model_path, proto, OnnxModule(proto).to(device))
+    num_classes = count_classes(upload.module)
+
+    tracker.enter("load")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    parts = load_parts(data, upload.module.inputs, num_classes, config, out_dir / ".cache")
+
+    tracker.enter("evaluate")
+    baseline = measure_baseline(upload.module, parts, config, device)
+
+    schedule = resolve_schedule(config, len(parts.train))
+    store = CheckpointFile(checkpoint, _fingerprint(model_path, data, config), device, on_checkpoint)
+    outcome = Search(upload.module, baseline, config, schedule, tracker, store).run()
+
+    tracker.enter("write")
+    write_artifacts(out_dir, upload, outcome, parts)
+
+    tracker.enter("verify")
+    verify(out_dir, upload, parts, baseline)
+
+    tracker.enter("test")
+    measured = measure(out_dir, upload, outcome, parts, baseline)
+    seconds = time.monotonic() - started
+    return make_report(out_dir, upload, data, config, baseline, parts, outcome, measured, device, seconds)
+
+
+def _fingerprint(model_path: Path, data: DataReference, config: CompressionConfig) -> str:
+    """Of all that decides the run's course: a checkpoint of another model, dataset or configuration is not resumed."""
+    sources = [source for source in data.model_dump().values() if source]
+    contents = [source if source.startswith("builtin:") else file_sha256(Path(source)) for source in sources]
+    return hashlib.sha256("\n".join([file_sha256(model_path), *contents, config.model_dump_json()]).encode()).hexdigest()

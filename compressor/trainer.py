@@ -1,0 +1,101 @@
+"""`python -m compressor.trainer WORKDIR`: the child process that service and command line both start; see compressor.protocol.
+
+stdout carries nothing but TrainerLine objects, one a line; whatever a library prints goes to stderr. The exit code is an ExitCode.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ValidationError
+
+from compressor.config import to_invalid_config
+from compressor.errors import ClientError, CompressionError, GateNotMet, OutOfMemory
+from compressor.pipeline import compress
+from compressor.protocol import ARTIFACTS, CHECKPOINT, TRAINER_INPUT, CheckpointSaved, ExitCode, Failure, Result, TrainerInput
+
+Emit = Callable[[BaseModel], None]
+
+_ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "std::bad_alloc", "bad_alloc", "malloc")
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python -m compressor.trainer WORKDIR", file=sys.stderr)  # noqa: T201  # this process's own log
+        return ExitCode.CLIENT_ERROR
+    emit = _claim_stdout()
+    try:
+        return _run(Path(arguments[0]).absolute(), emit)
+    except Exception as error:
+        traceback.print_exc()
+        failure = _to_compression_error(error)
+        emit(Failure(problem=failure.to_problem()))
+        return ExitCode.CLIENT_ERROR if isinstance(failure, ClientError) else ExitCode.FAILED
+
+
+def _run(workdir: Path, emit: Emit) -> int:
+    try:
+        job = TrainerInput.model_validate_json((workdir / TRAINER_INPUT).read_bytes())
+    except ValidationError as error:
+        raise to_invalid_config(error) from None
+    data = job.data.model_copy(update={part: _absolute(workdir, source) for part, source in job.data.model_dump().items()})
+    report = compress(
+        workdir / job.model,
+        data,
+        job.config,
+        workdir / ARTIFACTS,
+        emit,
+        checkpoint=workdir / CHECKPOINT,
+        on_checkpoint=lambda: emit(CheckpointSaved()),
+    )
+    if report.gate_met:
+        emit(Result(verdict=report.verdict))
+        return ExitCode.DONE
+    emit(Result(verdict=report.verdict, problem=GateNotMet(report.verdict, **_GATE_ADVICE).to_problem()))
+    return ExitCode.GATE_NOT_MET
+
+
+_GATE_ADVICE = {
+    "param": "max_metric_drop",
+    "suggestion": "Allow a larger drop, give more rows, or take the delivered point: every artifact and the curve are there.",
+}
+
+
+def _absolute(workdir: Path, source: str | None) -> str | None:
+    """A file's path below the work directory; a builtin's name as it is."""
+    return source if source is None or source.startswith("builtin:") else str(workdir / source)
+
+
+def _claim_stdout() -> Emit:
+    """Keeps the pipe to the caller for TrainerLine objects; file descriptor 1 becomes the log for everybody else."""
+    pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def emit(line: BaseModel) -> None:
+        pipe.write(line.model_dump_json() + "\n")
+        pipe.flush()
+
+    return emit
+
+
+def _to_compression_error(error: Exception) -> CompressionError:
+    """The error itself, or what it amounts to."""
+    if isinstance(error, CompressionError):
+        return error
+    failed_allocation = isinstance(error, RuntimeError) and any(words in str(error) for words in _ALLOCATION_FAILURES)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or failed_allocation:
+        return OutOfMemory(
+            "The trainer could not allocate the memory that it needed.",
+            param="batch_size",
+            suggestion="Lower batch_size, give fewer rows, or raise the trainer's memory limit.",
+        )
+    return CompressionError(
+        f"{type(error).__name__} in the trainer.", suggestion="Report it with the job's log; the request itself may be in order."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
