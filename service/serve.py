@@ -44,8 +44,9 @@ def serve(
     """Run the service: HTTP interface and worker in one. Each option is also a variable, BAYESPRESS_HOME and so on."""
     options = {"home": home, "host": host, "port": port, "data_roots": tuple(data_root) if data_root else None}
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # What these say at their own level is said by a problem or by a line of ours.
+    for name, level in {"uvicorn": logging.WARNING, "alembic": logging.WARNING, "python_multipart": logging.ERROR}.items():
+        logging.getLogger(name).setLevel(level)
     try:
         settings = _read_settings({name: value for name, value in options.items() if value is not None})
         raise typer.Exit(run(settings))
@@ -85,6 +86,7 @@ async def _run(settings: Settings, jobs: JobRepository, listener: socket.socket,
     await server.serve(sockets=[listener])
     stop.set()
     await asyncio.wait([dispatcher])
+    logger.info("stopped")
     if dispatcher.exception() is not None:
         logger.error("The dispatcher failed.", exc_info=dispatcher.exception())
         return 1
@@ -114,6 +116,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
+        logger.info("%s: stopping", signal.Signals(sig).name)
         self._loop.call_soon_threadsafe(self._stop.set)
 
     def stop(self) -> None:
@@ -127,7 +130,7 @@ def _read_settings(options: dict[str, object]) -> Settings:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         source = f"--{name.removesuffix('s').replace('_', '-')}" if name in options else f"{ENV_PREFIX}{name.upper()}"
-        raise CannotServe(f"{source}: {first['msg']}.") from None
+        raise CannotServe(f"{source}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
 def _check_loopback(host: str) -> None:

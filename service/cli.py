@@ -1,0 +1,29 @@
+"""The terminal face: `bayespress serve` and `bayespress --version`."""
+
+from typing import Annotated
+
+import typer
+
+from compressor import __version__
+from service.serve import serve
+
+main = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bayespress {__version__}")
+        raise typer.Exit
+
+
+@main.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """Makes trained neural networks smaller, and proves it."""
+
+
+main.command()(serve)
+
+if __name__ == "__main__":
+    main()
