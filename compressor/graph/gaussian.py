@@ -36,7 +36,9 @@ def with_noise(mean: Tensor, var: Tensor) -> Tensor:
 
 
 def sampled(value: Any) -> Any:
-    """`value`, or a draw of it where it is Gaussian."""
+    """`value`, or a draw of it where it is Gaussian; a sequence element by element."""
+    if isinstance(value, list):
+        return [sampled(item) for item in value]
     return value.sample() if isinstance(value, GaussianValue) else value
 
 
@@ -50,8 +52,8 @@ def lift_layout(run: Run) -> Run:
         if isinstance(mean, Tensor) and not mean.is_floating_point():  # a cast to integers
             return run(*[sampled(arg) for arg in args])
         var = run(*[_variance(arg) for arg in args])
-        if isinstance(mean, tuple):
-            return tuple(GaussianValue(*pair) for pair in zip(mean, var, strict=True))
+        if isinstance(mean, tuple | list):
+            return type(mean)(GaussianValue(*pair) for pair in zip(mean, var, strict=True))
         return GaussianValue(mean, var)
 
     return lifted

@@ -13,11 +13,12 @@ from compressor.graph.ops import (
     padding,
     pooling,
     reduction,
+    sequence,
     shape,
 )
 from compressor.graph.ops.table import OPERATORS, Flow, Operator
 
-FAMILIES = (linear, layout, arithmetic, activation, comparison, pooling, normalization, reduction, shape, indexing, padding)
+FAMILIES = (linear, layout, arithmetic, activation, comparison, pooling, normalization, reduction, shape, indexing, padding, sequence)
 
 
 @dataclass(frozen=True)

@@ -28,3 +28,19 @@ def gather(node: Node) -> Run:
 def gather_elements(node: Node) -> Run:
     axis = node.int("axis", 0)
     return lambda data, indices: data.gather(axis, _from_start(indices, data.shape[axis]).long())
+
+
+@operator("GatherND", settings=(1,))
+def gather_nd(node: Node) -> Run:
+    batch_dims = node.int("batch_dims", 0)
+
+    def run(data: Tensor, indices: Tensor) -> Tensor:
+        last = [_from_start(index, data.shape[batch_dims + axis]) for axis, index in enumerate(indices.unbind(-1))]
+        rank = indices.dim() - 1
+        batch = [
+            torch.arange(data.shape[axis], device=indices.device).reshape([-1 if axis == other else 1 for other in range(rank)])
+            for axis in range(batch_dims)
+        ]
+        return data[(*batch, *last)]
+
+    return run
