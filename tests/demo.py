@@ -26,7 +26,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-CONFIG = {"max_metric_drop": 0.005, "seed": 0}
+# beta: against a thousand rows the default weight of the KL term is heavy; it prunes far beyond what is promised here and costs a point.
+CONFIG = {"max_metric_drop": 0.005, "beta": 0.05, "seed": 0}
 MIN_COMPRESSION_RATIO = 20.0
 MAX_ACCURACY_DROP = 0.01
 JOB_TIMEOUT_S = 240
