@@ -29,7 +29,7 @@ def fetch(job: Job, store: ObjectStore, folder: Path) -> None:
             break
     trainer_input = TrainerInput(
         model=Path(inputs["model"]),
-        data=DataReference(train=inputs["train"], validation=inputs.get("validation"), test=inputs.get("test")),
+        data=DataReference(train=inputs["dataset"], validation=inputs.get("validation"), test=inputs.get("test")),
         config=CompressionConfig.parse(job.config),
     )
     (folder / TRAINER_INPUT).write_text(trainer_input.model_dump_json())
@@ -58,6 +58,9 @@ def publish(job: Job, store: ObjectStore, folder: Path) -> list[Artifact]:
     """Uploads the finished artifacts under the attempt's own fence; they count once the job's row names them."""
     artifacts = []
     for path in sorted((folder / ARTIFACTS).iterdir()):
+        # Folders and hidden files are the trainer's own; a link could lead out of its folder.
+        if path.is_symlink() or not path.is_file() or path.name.startswith("."):
+            continue
         key = keys.artifact_key(job.id, job.fence, path.name)
         store.put_file(key, path)
         artifacts.append(
