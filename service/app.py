@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from compressor import __version__
 from service.api import artifacts, compress, jobs, livez, problems, readyz, report
 from service.api.dependencies import Services
-from service.api.guard import GuardAddress, LogRequests
+from service.api.guard import EndUnreadBodies, GuardAddress, LogRequests
 from service.jobs.repository import JobRepository
 from service.settings import Settings
 from service.storage.store import ObjectStore
@@ -28,4 +28,5 @@ def create_app(
         app.include_router(module.router)
     app.add_middleware(GuardAddress, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(LogRequests)
+    app.add_middleware(EndUnreadBodies)
     return app

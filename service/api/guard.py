@@ -1,9 +1,11 @@
 """ASGI middleware around all routes: who may address the service, and one log line per request."""
 
+import asyncio
 import logging
 import re
 import time
 from collections.abc import Collection
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,6 +15,8 @@ from service.api.problems import ApiError, HostNotAllowed, OriginNotAllowed, int
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Probes of an orchestrator come by address, and learn nothing from these.
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
+# How long a client that was refused may go on sending.
+LINGER_S = 2.0
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 logger = logging.getLogger("service.requests")
 
@@ -45,6 +49,44 @@ class GuardAddress:
         if method not in SAFE_METHODS and any(origin.partition("://")[2].lower() != hosts[0].lower() for origin in origins):
             return OriginNotAllowed("The Origin header names another site.", param="Origin")
         return None
+
+
+class EndUnreadBodies:
+    """Sends a response that comes before the request's body has ended at once, and closes the connection a little later.
+
+    The server by itself would read on for as long as the client sends. Closing at once would take the answer away from clients that
+    only look for one when they have sent everything.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+        async def receive_noting_end() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = message.get("more_body", False)
+            return message
+
+        async def send_and_linger(message: Message) -> None:
+            if message["type"] == "http.response.start" and unread:
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            if message["type"] == "http.response.body" and unread and not message.get("more_body"):
+                await send({**message, "more_body": True})
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LINGER_S):
+                        while unread:
+                            await receive_noting_end()
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        await self._app(scope, receive_noting_end, send_and_linger)
 
 
 class LogRequests:
