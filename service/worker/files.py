@@ -37,7 +37,8 @@ def fetch(job: Job, store: ObjectStore, folder: Path) -> None:
 
 def _fetch_input(name: str, source: JobInput, store: ObjectStore, folder: Path) -> str:
     if source.key is None:
-        return source.ref or ""
+        # A checked file:PATH reference names a file of this machine; builtin: names stay as they are.
+        return (source.ref or "").removeprefix("file:")
     path = folder / "inputs" / f"{name}{PurePosixPath(source.key).suffix}"
     path.parent.mkdir(exist_ok=True)
     store.get_to_file(source.key, path)

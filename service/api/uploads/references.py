@@ -61,4 +61,7 @@ def _check_file(path: Path, param: str) -> int:
     except OSError as error:
         raise InvalidDatasetRef(f"The file cannot be read: {error.strerror}.", param=param, suggestion=SUGGESTION) from None
     skimmer.finish()
+    if path.suffix.lower() != skimmer.suffix:
+        # The trainer reads the file in its place, and goes by its name.
+        raise InvalidDatasetRef("The file's name does not say what it is.", param=param, suggestion=f"Let it end with {skimmer.suffix}.")
     return status.st_size

@@ -268,6 +268,7 @@ def test_what_lies_outside_the_data_roots_cannot_be_told_from_nothing(service: L
         ("{root}/none.parquet", "invalid_dataset_ref"),
         ("{root}", "invalid_dataset_ref"),
         ("{root}/notes.txt", "invalid_dataset"),
+        ("{root}/rows.csv", "invalid_dataset_ref"),
         ("{root}/sub/../train.parquet", "invalid_dataset_ref"),
         ("{root}-beside/x.parquet", "dataset_ref_not_allowed"),
         ("train.parquet", "invalid_dataset_ref"),
@@ -277,6 +278,7 @@ def test_what_lies_outside_the_data_roots_cannot_be_told_from_nothing(service: L
 )
 def test_a_wrong_path_under_a_data_root_is_refused(service: LiveService, data_root: Path, path: str, code: str) -> None:
     (data_root / "notes.txt").write_text("no rows here")
+    (data_root / "rows.csv").write_bytes(PARQUET_FILE)
     before = service.left_behind()
     reference = text_part("dataset_ref", "file:" + path.format(root=data_root))
     response = service.client.post("/compress", content=form(MODEL_PART, reference), headers=MULTIPART)
