@@ -90,7 +90,7 @@ class EndUnreadBodies:
 
 
 class LogRequests:
-    """One line per request when it is over: method, path, status, milliseconds.
+    """One line per request when it is over: method, path, status, milliseconds; reads that went well are left to the level DEBUG.
 
     A failure inside becomes a problem, and a traceback in the log; the server would close the connection under a client which reuses it.
     """
@@ -121,4 +121,6 @@ class LogRequests:
                 raise
             await to_response(internal_error(scope["method"]))(scope, receive, send_noting_status)
         finally:
-            logger.info("%s %d %.0f ms", line, status, 1000 * (time.monotonic() - started))
+            # A client that polls would drown everything else.
+            level = logging.DEBUG if scope["method"] in SAFE_METHODS and status < 400 else logging.INFO
+            logger.log(level, "%s %d %.0f ms", line, status, 1000 * (time.monotonic() - started))
