@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compressor.errors import UnsupportedOperator
+from compressor.errors import CompressionError, InvalidModel, UnsupportedOperator
 from compressor.graph.gaussian import Run, lift_layout, lift_linear, lift_lookup, lift_sampled
 from compressor.graph.node import Node
 from compressor.graph.ops import OPERATORS, Flow
@@ -52,7 +52,7 @@ class Program:
         steps = []
         for node, dead in zip(nodes, _dead_after_each(nodes, outputs), strict=True):
             operator = OPERATORS[node.op_type]
-            run = operator.build(node)
+            run = _build(node, operator)
             if gaussian.intersection(node.inputs):
                 run = _lift(run, node, operator)
                 if operator.flow is Flow.LAYOUT:
@@ -107,6 +107,17 @@ class Program:
             data = tuple(index + 1 for index in data)
         outputs = tuple(self.slot(name) if name else _UNREAD for name in node.outputs)
         return _Step(run, inputs, outputs, tuple(self.slot(name) for name in dead), data, node)
+
+
+def _build(node: Node, operator: Operator) -> Run:
+    try:
+        return operator.build(node)
+    except CompressionError:
+        raise
+    except Exception as error:  # the attributes are the client's: a list where a number should be, say
+        raise InvalidModel(
+            f"The attributes of {node} are not valid: {error}", param=node.name or None, suggestion="Export it again."
+        ) from error
 
 
 def _lift(run: Run, node: Node, operator: Operator) -> Run:

@@ -89,7 +89,7 @@ def parse_model(data: bytes) -> ModelProto:
         raise InvalidModel("The file is not an ONNX model: it cannot be decoded.", suggestion=_EXPORT_AGAIN) from error
     try:
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise InvalidModel(f"The ONNX checker refuses the model: {_shortened(str(error))}", suggestion=_EXPORT_AGAIN) from error
     return model
 
@@ -110,6 +110,8 @@ def _check_model(model: ModelProto) -> None:
     _check_count("inputs", len(graph.input), MAX_VALUES + len(graph.initializer))
     _check_count("outputs", len(graph.output), MAX_VALUES)
     for name in _names(model):
+        if not isinstance(name, str):  # protobuf gives bytes where a string is no UTF-8
+            raise InvalidModel("A name in the model is not UTF-8.", suggestion=_EXPORT_AGAIN)
         _check_count("characters in a name", len(name), MAX_NAME_LENGTH)
     for node in graph.node:
         _check_node(node)
@@ -265,7 +267,7 @@ def _check_unique(what: str, names: list[str]) -> None:
         seen.add(name)
 
 
-def _names(model: ModelProto) -> Iterator[str]:
+def _names(model: ModelProto) -> Iterator[object]:
     """Every name that the library may look at or show."""
     graph = model.graph
     for entry in model.opset_import:

@@ -44,14 +44,9 @@ def instance_normalization(node: Node) -> Run:
 
 @operator("GroupNormalization", parameters=(1, 2))
 def group_normalization(node: Node) -> Run:
-    epsilon, groups, per_group = node.float("epsilon", 1e-5), node.int("num_groups", 1), node.opset < 21
-
-    def run(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        if per_group:
-            scale, bias = (value.repeat_interleave(x.shape[1] // groups) for value in (scale, bias))
-        return F.group_norm(x, groups, scale, bias, epsilon)
-
-    return run
+    # From opset 21 on; the checker refuses the form of opset 18, whose scale had one element per group.
+    epsilon, groups = node.float("epsilon", 1e-5), node.int("num_groups", 1)
+    return lambda x, scale, bias: F.group_norm(x, groups, scale, bias, epsilon)
 
 
 @operator("LayerNormalization", parameters=(1, 2))

@@ -24,7 +24,7 @@ from compressor.graph.reader import read_graph
 from compressor.graph.tensors import to_torch
 
 LEFT_OUT = {
-    r"test_(add|sub|div|mod|min|max|greater|less)\w*_uint(16|32|64)(_expanded)?$": "PyTorch has no arithmetic for these types; shapes are int64",
+    r"test_(add|sub|div|mod|min|max|greater|less)\w*_uint(16|32|64)(_expanded)?$": "PyTorch has no arithmetic for these types",
     r"_(to_)?(FLOAT8|FLOAT4|U?INT[24])\w*": "quantised types are refused at intake",
     r"test_(equal|castlike?|cast)_.*(STRING|string)": "strings are no data of a network",
     r"(BFLOAT16|bfloat16)(_expanded)?$": "bfloat16 is computed in float32, which is more exact than the expected values",

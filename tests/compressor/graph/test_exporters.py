@@ -1,0 +1,92 @@
+"""What PyTorch's exporters write runs here as in ONNX Runtime: values, gradients, shapes on another device, and the way back."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from onnx import ModelProto
+
+from compressor.graph.module import OnnxModule
+from compressor.graph.validate import parse_model
+from compressor.graph.write import float_tensors, write_arrays
+from tests.compressor.graph.networks import exported, network
+
+EXPORTS = [
+    *((name, "dynamo") for name in ("lenet", "vgg", "mobilenet", "shapes", "activations", "products")),
+    *((name, "dynamo-unoptimised") for name in ("mlp", "resnet", "shapes")),
+    ("mlp", "dynamo-static"),
+    *((name, "legacy-11") for name in ("mlp", "lenet", "resnet", "mobilenet", "shapes", "volume", "products")),
+    *((name, "legacy-13") for name in ("mlp", "shapes", "activations", "products")),
+    *((name, "legacy-17") for name in ("mlp", "lenet", "resnet", "mobilenet", "shapes", "activations", "volume", "products")),
+    *((name, "legacy-static") for name in ("mlp", "lenet", "resnet", "products")),
+    *((name, "legacy-training") for name in ("mlp", "resnet", "mobilenet", "activations")),
+]
+
+
+def rows_of(name: str, count: int = 5) -> torch.Tensor:
+    return torch.randn(count, *network(name).shape, generator=torch.Generator().manual_seed(2))
+
+
+def run_stock(model: ModelProto, x: np.ndarray, batch: int | None) -> np.ndarray:
+    """The first output in stock ONNX Runtime, in batches of `batch`."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    parts = np.split(x, len(x) // (batch or len(x)))
+    return np.concatenate([session.run(None, {name: part})[0] for part in parts])
+
+
+@pytest.mark.parametrize(("name", "exporter"), EXPORTS)
+def test_a_network_runs_as_in_onnx_runtime(name: str, exporter: str) -> None:
+    model = parse_model(exported(name, exporter))
+    module = OnnxModule(model).eval()
+    x = rows_of(name)
+
+    got = module(x)
+    expected = run_stock(write_arrays(model, {}), x.numpy(), module.static_batch)
+    assert np.abs(got.detach().numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert module.output.shape[1:] == expected.shape[1:]
+    assert module.static_batch == (1 if exporter.endswith("static") else None)
+
+    got.square().sum().backward()
+    assert {weight for weight in module.weight_names if module.tensors()[weight].grad is None} == set()
+
+
+@pytest.mark.parametrize(("name", "exporter"), EXPORTS)
+def test_the_way_back_is_exact(name: str, exporter: str) -> None:
+    model = parse_model(exported(name, exporter))
+    before = float_tensors(model)
+    tensors = {key: tensor.detach().numpy() for key, tensor in OnnxModule(model).tensors().items()}
+    assert tensors.keys() <= before.keys()
+    written = write_arrays(model, tensors)
+    after = float_tensors(parse_model(written.SerializeToString()))
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[key], after[key]) and before[key].dtype == after[key].dtype for key in before)
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet", "mobilenet", "shapes", "activations", "volume", "products"])
+def test_shapes_stay_on_the_cpu_while_the_data_are_elsewhere(name: str) -> None:
+    module = OnnxModule(parse_model(exported(name, "legacy-17")))
+    expected = module(rows_of(name)).shape
+    with torch.device("meta"):
+        x = torch.empty(5, *network(name).shape)
+    assert module.to("meta")(x).shape == expected
+    assert module(x).device.type == "meta"
+
+
+def test_every_parameter_of_an_unfolded_network_is_found() -> None:
+    module = OnnxModule(parse_model(exported("resnet", "dynamo-unoptimised")))
+    assert sum(tensor.numel() for tensor in module.tensors().values()) == sum(tensor.numel() for tensor in network("resnet").parameters())
+    assert len(module.weight_names) == 5
+
+
+def test_changed_weights_come_back_in_onnx_runtime() -> None:
+    model = parse_model(exported("lenet", "dynamo"))
+    module = OnnxModule(model).eval()
+    with torch.no_grad():
+        for tensor in module.tensors().values():
+            tensor.mul_(torch.rand_like(tensor))
+    written = write_arrays(model, {key: tensor.detach().numpy() for key, tensor in module.tensors().items()})
+    x = rows_of("lenet")
+    np.testing.assert_allclose(module(x).detach().numpy(), run_stock(written, x.numpy(), None), rtol=1e-4, atol=1e-6)

@@ -1,0 +1,198 @@
+"""Gaussian weights through the operators: without variance the plain operator, with it the distribution of sampled weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from onnx import ModelProto, TensorProto
+
+from compressor.graph.gaussian import GaussianValue
+from compressor.graph.module import OnnxModule
+from tests.compressor.graph.models import model_of, node, values
+
+DRAWS = 4000
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small model whose weight is "w"; one row of its input has the shape `row`."""
+
+    model: ModelProto
+    row: tuple[int, ...]
+
+
+def convolution(weight: tuple[int, ...], row: tuple[int, ...], out: tuple[int, ...], **attributes: object) -> Case:
+    nodes = [node("Conv", ["x", "w", "b"], "y", **attributes)]
+    arrays = {"w": values(*weight), "b": values(weight[0], seed=1)}
+    return Case(model_of(nodes, {"x": ["n", *row]}, {"y": ["n", *out]}, arrays), row)
+
+
+def transposed_convolution() -> Case:
+    nodes = [node("ConvTranspose", ["x", "w", "b"], "y", strides=[2, 2], pads=[0, 1, 1, 0], group=2)]
+    arrays = {"w": values(4, 3, 3, 2), "b": values(6, seed=1)}
+    return Case(model_of(nodes, {"x": ["n", 4, 3, 3]}, {"y": ["n", 6, 6, 5]}, arrays), (4, 3, 3))
+
+
+def gemm(transposed: int) -> Case:
+    nodes = [node("Gemm", ["x", "w", "b"], "y", alpha=0.5, beta=2.0, transB=transposed)]
+    arrays = {"w": values(*((3, 6) if transposed else (6, 3))), "b": values(3, seed=1)}
+    return Case(model_of(nodes, {"x": ["n", 6]}, {"y": ["n", 3]}, arrays), (6,))
+
+
+def matmul_right() -> Case:
+    return Case(model_of([node("MatMul", ["x", "w"], "y")], {"x": ["n", 2, 6]}, {"y": ["n", 2, 3]}, {"w": values(6, 3)}), (2, 6))
+
+
+def matmul_left() -> Case:
+    return Case(model_of([node("MatMul", ["w", "x"], "y")], {"x": ["n", 6, 2]}, {"y": ["n", 3, 2]}, {"w": values(3, 6)}), (6, 2))
+
+
+def sliced_and_transposed() -> Case:
+    nodes = [
+        node("Identity", ["w"], "same"),
+        node("Transpose", ["same"], "turned", perm=[1, 0]),
+        node("Slice", ["turned", "from", "to", "axes", "steps"], "part"),
+        node("Split", ["part", "sizes"], ["left", "right"], axis=1),
+        node("Concat", ["right", "left"], "swapped", axis=1),
+        node("MatMul", ["x", "swapped"], "y"),
+    ]
+    arrays = {
+        "w": values(5, 9),
+        "from": np.array([7, 4]),
+        "to": np.array([1, 0]),
+        "axes": np.array([0, 1]),
+        "steps": np.array([-1, -1]),
+        "sizes": np.array([1, 3]),
+    }
+    return Case(model_of(nodes, {"x": ["n", 6]}, {"y": ["n", 4]}, arrays), (6,))
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "conv": lambda: convolution((3, 2, 3, 3), (2, 4, 4), (3, 2, 2)),
+    "conv grouped, asymmetric": lambda: convolution((4, 1, 3, 2), (2, 4, 4), (4, 5, 4), group=2, pads=[2, 0, 1, 1]),
+    "conv strided, dilated": lambda: convolution((3, 2, 2, 2), (2, 6, 6), (3, 3, 3), strides=[2, 2], dilations=[2, 2], pads=[0, 0, 1, 1]),
+    "conv, same": lambda: convolution((3, 2, 2), (2, 5), (3, 5), auto_pad="SAME_UPPER"),
+    "conv 3d": lambda: convolution((2, 1, 2, 2, 2), (1, 3, 3, 3), (2, 2, 2, 2)),
+    "transposed conv": transposed_convolution,
+    "gemm": lambda: gemm(0),
+    "gemm, transposed": lambda: gemm(1),
+    "matmul, weight on the right": matmul_right,
+    "matmul, weight on the left": matmul_left,
+    "transpose, slice, split, concat, matmul": sliced_and_transposed,
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]()
+
+
+def row_of(case: Case) -> torch.Tensor:
+    return torch.randn(case.row, generator=torch.Generator().manual_seed(3))
+
+
+def variance_of(mean: torch.Tensor) -> torch.Tensor:
+    return torch.rand(mean.shape, generator=torch.Generator().manual_seed(4)) * 0.2 + 0.01
+
+
+def test_without_variance_it_is_the_plain_operator(case: Case) -> None:
+    module = OnnxModule(case.model)
+    x = row_of(case).unsqueeze(0)
+    weight = module.tensors()["w"]
+    noisy = module(x, values={"w": GaussianValue(weight, torch.zeros_like(weight))})
+    torch.testing.assert_close(noisy, module(x), rtol=1e-6, atol=1e-6)
+
+
+def test_outputs_are_distributed_as_with_sampled_weights(case: Case) -> None:
+    torch.manual_seed(5)
+    module = OnnxModule(case.model)
+    x = row_of(case)
+    mean = module.tensors()["w"].detach()
+    var = variance_of(mean)
+
+    weights = mean + var.sqrt() * torch.randn(DRAWS, *mean.shape)
+    direct = torch.func.vmap(lambda weight: module(x.unsqueeze(0), values={"w": weight}).squeeze(0))(weights)
+    local = module(x.expand(DRAWS, *case.row), values={"w": GaussianValue(mean, var)})
+
+    deviation = direct.std(0).clamp_min(1e-6)
+    assert direct.shape == local.shape
+    assert ((direct.mean(0) - local.mean(0)).abs() / deviation).max() < 5 * (2 / DRAWS) ** 0.5
+    inside = direct.std(0) > 1e-6  # a window that lies in the padding sees no weight
+    ratio = local.var(0)[inside] / direct.var(0)[inside]
+    assert inside.any()
+    assert local.std(0)[~inside].numel() == 0 or local.std(0)[~inside].max() < 1e-6
+    assert ratio.min() > 0.84
+    assert ratio.max() < 1.19
+
+
+def test_mean_and_variance_both_get_gradients(case: Case) -> None:
+    module = OnnxModule(case.model)
+    mean = module.tensors()["w"]
+    log_sigma2 = torch.full_like(mean, -3.0, requires_grad=True)
+    module(row_of(case).unsqueeze(0), values={"w": GaussianValue(mean, log_sigma2.exp())}).square().sum().backward()
+    assert mean.grad is not None
+    assert log_sigma2.grad is not None
+    assert mean.grad.isfinite().all()
+    assert log_sigma2.grad.isfinite().all()
+    assert log_sigma2.grad.abs().sum() > 0
+
+
+def test_inputs_of_zero_give_finite_gradients() -> None:
+    module = OnnxModule(matmul_right().model)
+    mean = module.tensors()["w"]
+    log_sigma2 = torch.full_like(mean, -8.0, requires_grad=True)
+    x = torch.zeros(1, 2, 6, requires_grad=True)
+    module(x, values={"w": GaussianValue(mean, log_sigma2.exp())}).sum().backward()
+    assert x.grad is not None
+    assert log_sigma2.grad is not None
+    assert x.grad.isfinite().all()
+    assert (log_sigma2.grad == 0).all()
+
+
+def test_a_lookup_draws_noise_for_every_row_that_it_takes() -> None:
+    nodes = [node("Gather", ["w", "x"], "y")]
+    module = OnnxModule(model_of(nodes, {"x": ["n", 2]}, {"y": ["n", 2, 3]}, {"w": values(7, 3)}, types={"x": TensorProto.INT64}))
+    assert module.weight_names == ("w",)
+    weight = module.tensors()["w"].detach()
+    var = variance_of(weight)
+    torch.manual_seed(6)
+    rows = module(torch.tensor([[2, -1]]).expand(DRAWS, 2), values={"w": GaussianValue(weight, var)})
+    torch.testing.assert_close(rows.mean(0), weight[[2, -1]], rtol=0, atol=0.05)
+    torch.testing.assert_close(rows.var(0), var[[2, -1]], rtol=0.15, atol=0)
+    assert not torch.equal(rows[0], rows[1])
+
+
+def test_any_other_operator_samples_the_weight() -> None:
+    nodes = [node("Tanh", ["w"], "bounded"), node("MatMul", ["x", "bounded"], "z"), node("MatMul", ["z", "v"], "y")]
+    module = OnnxModule(model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 2]}, {"w": values(4, 3), "v": values(3, 2)}))
+    assert module.weight_names == ("v",)
+    weight = module.tensors()["w"]
+    torch.manual_seed(7)
+    first = module(torch.ones(2, 4), values={"w": GaussianValue(weight, torch.ones_like(weight))})
+    second = module(torch.ones(2, 4), values={"w": GaussianValue(weight, torch.ones_like(weight))})
+    # One draw for all rows, another draw the next time.
+    assert torch.equal(first[0], first[1])
+    assert not torch.equal(first, second)
+    first.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.abs().sum() > 0
+
+
+def test_a_tied_weight_is_one_tensor_in_both_places() -> None:
+    nodes = [
+        node("Gather", ["w", "x"], "row"),
+        node("Transpose", ["w"], "turned"),
+        node("MatMul", ["row", "turned"], "y"),
+    ]
+    module = OnnxModule(model_of(nodes, {"x": ["n"]}, {"y": ["n", 7]}, {"w": values(7, 3)}, types={"x": TensorProto.INT64}))
+    weight = module.tensors()["w"]
+    assert module.weight_names == ("w",)
+    assert list(module.parameters()) == [weight]
+    plain = module(torch.tensor([1, 3]))
+    torch.testing.assert_close(plain, weight[[1, 3]] @ weight.t())
+    noisy = module(torch.tensor([1, 3]), values={"w": GaussianValue(weight, torch.full_like(weight, 0.1))})
+    noisy.sum().backward()
+    assert weight.grad is not None
+    assert not torch.allclose(noisy, plain)

@@ -1,0 +1,263 @@
+"""OnnxModule: which tensors it has, which output it computes, how it treats batches, modes and names."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from compressor.errors import InvalidModel, NoWeights, UnsupportedModel, UnsupportedOperator, UnsupportedTask
+from compressor.graph.gaussian import GaussianValue
+from compressor.graph.module import OnnxModule, ValueSpec
+from compressor.graph.validate import parse_model
+from tests.compressor.graph.models import linear_model, model_of, node, values
+from tests.compressor.graph.networks import export, exported, network
+
+
+def test_it_describes_its_input_and_output() -> None:
+    module = OnnxModule(linear_model())
+    assert module.inputs == (ValueSpec("x", torch.float32, (None, 4)),)
+    assert module.output == ValueSpec("y", torch.float32, (None, 3))
+    assert module.static_batch is None
+    assert module.weight_names == ("w1", "w2")
+    assert {name: tuple(tensor.shape) for name, tensor in module.tensors().items()} == {"w1": (4, 5), "b1": (5,), "w2": (5, 3)}
+
+
+def test_values_take_the_place_of_tensors() -> None:
+    module = OnnxModule(linear_model())
+    x = torch.randn(6, 4)
+    zero = {"w2": torch.zeros(5, 3)}
+    torch.testing.assert_close(module(x, values=zero), torch.full((6, 3), 1 / 3))
+    with pytest.raises(ValueError, match="nothing"):
+        module(x, values={"nothing": torch.zeros(1)})
+    with pytest.raises(ValueError, match="1 inputs, 2 were given"):
+        module(x, x)
+
+
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+def test_logits_are_what_goes_into_the_final_softmax(operator: str) -> None:
+    model = linear_model()
+    model.graph.node[-1].op_type = operator
+    model.graph.node[-1].output[0] = "inner"
+    model.graph.node.append(node("Identity", ["inner"], "y"))
+    module = OnnxModule(parse_model(model.SerializeToString()))
+    x = torch.randn(6, 4)
+    logits = module(x, logits=True)
+    assert not torch.allclose(logits, module(x))
+    function = torch.softmax if operator == "Softmax" else torch.log_softmax
+    torch.testing.assert_close(function(logits, 1), module(x))
+
+
+def test_without_a_softmax_logits_are_the_output() -> None:
+    module = OnnxModule(model_of([node("MatMul", ["x", "w"], "y")], {"x": ["n", 4]}, {"y": ["n", 2]}, {"w": values(4, 2)}))
+    x = torch.randn(3, 4)
+    assert torch.equal(module(x), module(x, logits=True))
+
+
+def two_headed() -> ModelProto:
+    nodes = [
+        node("MatMul", ["x", "w"], "scores"),
+        node("ArgMax", ["scores"], "label", axis=1),
+        node("Einsum", ["scores", "v"], "other", equation="ij,jk->ik"),
+    ]
+    outputs = {"label": ["n", 1], "scores": ["n", 3], "other": ["n", 2]}
+    return model_of(nodes, {"x": ["n", 4]}, outputs, {"w": values(4, 3), "v": values(3, 2)}, types={"label": TensorProto.INT64})
+
+
+def test_the_first_float_output_is_taken_and_only_its_ancestors() -> None:
+    module = OnnxModule(two_headed())
+    assert module.output.name == "scores"
+    assert module.tensors().keys() == {"w"}
+
+
+def test_an_output_can_be_named() -> None:
+    with pytest.raises(UnsupportedOperator, match=r"Einsum node 'other'.*opset 17"):
+        OnnxModule(two_headed(), output="other")
+    with pytest.raises(UnsupportedTask, match="no float output 'label'") as caught:
+        OnnxModule(two_headed(), output="label")
+    assert caught.value.suggestion is not None
+    assert "'scores'" in caught.value.suggestion
+
+
+def test_every_missing_operator_is_named() -> None:
+    nodes = [
+        node("Einsum", ["x", "w"], "a", equation="ij,jk->ik", name="first"),
+        node("NonZero", ["a"], "b", name="second"),
+        node("Cast", ["b"], "y", to=TensorProto.FLOAT),
+    ]
+    with pytest.raises(UnsupportedOperator) as caught:
+        OnnxModule(model_of(nodes, {"x": ["n", 4]}, {"y": [2, None]}, {"w": values(4, 3)}))
+    assert "Einsum node 'first' (opset 17)" in caught.value.detail
+    assert "NonZero node 'second' (opset 17)" in caught.value.detail
+    assert caught.value.suggestion is not None
+
+
+def test_a_model_without_weights_is_refused() -> None:
+    with pytest.raises(NoWeights):
+        OnnxModule(model_of([node("Relu", ["x"], "y")], {"x": ["n", 4]}, {"y": ["n", 4]}))
+
+
+def test_a_model_without_a_float_output_is_refused() -> None:
+    model = two_headed()
+    del model.graph.output[1:]
+    with pytest.raises(UnsupportedTask):
+        OnnxModule(model)
+
+
+def test_a_graph_that_does_not_run_is_refused_with_the_place() -> None:
+    model = model_of([node("MatMul", ["x", "w"], "y", name="product")], {"x": ["n", 5]}, {"y": ["n", 2]}, {"w": values(4, 2)})
+    with pytest.raises(InvalidModel, match="MatMul node 'product'"):
+        OnnxModule(model)
+
+
+def test_single_numbers_settings_and_statistics_are_not_trained() -> None:
+    nodes = [
+        node("Div", ["x", "scale"], "unit"),
+        node("Conv", ["unit", "w", "bias"], "c"),
+        node("BatchNormalization", ["c", "gamma", "beta", "mean", "var"], "n"),
+        node("Clip", ["n", "low", "high"], "clipped"),
+        node("Mul", ["clipped", "gain"], "y"),
+    ]
+    ones = np.ones(1, np.float32)
+    arrays = {"scale": 255 * ones, "w": values(1, 1, 2, 2), "bias": ones, "gamma": ones, "beta": ones, "mean": ones, "var": ones}
+    arrays |= {"low": np.float32(0), "high": np.float32(6), "gain": values(3)}
+    module = OnnxModule(model_of(nodes, {"x": ["n", 1, 4, 4]}, {"y": ["n", 1, 3, 3]}, {k: np.array(v) for k, v in arrays.items()}))
+    assert module.tensors().keys() == {"w", "bias", "gamma", "beta", "gain"}
+    assert len(list(module.buffers())) == 3
+    before = [buffer.clone() for buffer in module.buffers()]
+    module.train()(torch.randn(8, 1, 4, 4)).sum().backward()
+    assert all(torch.equal(old, new) for old, new in zip(before, module.buffers(), strict=True))
+    assert all(tensor.grad is not None for tensor in module.parameters())
+
+
+def test_weights_in_constant_nodes_are_found() -> None:
+    dense = values(4, 3)
+    sparse = np.zeros((3, 5), np.float32)
+    sparse[0, 1], sparse[2, 4] = 1.5, -2.0
+    sparse_tensor = helper.make_sparse_tensor(
+        helper.make_tensor("", TensorProto.FLOAT, [2], [1.5, -2.0]), helper.make_tensor("", TensorProto.INT64, [2], [1, 14]), [3, 5]
+    )
+    nodes = [
+        node("Constant", [], "w1", value=numpy_helper.from_array(dense)),
+        node("Constant", [], "w2", sparse_value=sparse_tensor),
+        node("Constant", [], "shift", value_floats=[1.0, 2.0, 3.0, 4.0, 5.0]),
+        node("Constant", [], "shape", value_ints=[-1, 5]),
+        node("Constant", [], "factor", value_float=2.0),
+        node("MatMul", ["x", "w1"], "a"),
+        node("MatMul", ["a", "w2"], "b"),
+        node("Add", ["b", "shift"], "c"),
+        node("Mul", ["c", "factor"], "d"),
+        node("Reshape", ["d", "shape"], "y"),
+    ]
+    module = OnnxModule(parse_model(model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 5]}).SerializeToString()))
+    assert module.tensors().keys() == {"w1", "w2", "shift"}
+    assert module.weight_names == ("w1", "w2")
+    x = values(2, 4)
+    expected = (x @ dense @ sparse + np.arange(1, 6)) * 2
+    np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_names_of_the_file_become_no_attributes() -> None:
+    names = ["p0", "__class__", "../../etc/passwd", "{0.__class__}", "forward", "a'] + __import__('os').system('x') + ['"]
+    nodes = [
+        node("MatMul", [names[4] if index else "x", name], names[4] if not index else names[5]) for index, name in enumerate(names[:2])
+    ]
+    model = model_of(nodes, {"x": ["n", 3]}, {names[5]: ["n", 3]}, {names[0]: values(3, 3), names[1]: values(3, 3), names[2]: values(3, 3)})
+    module = OnnxModule(model)
+    assert sorted(dict(module.named_parameters())) == ["p0", "p1"]
+    assert module.tensors().keys() == {"p0", "__class__"}
+    assert module(torch.ones(2, 3)).shape == (2, 3)
+
+
+def test_a_copy_is_independent() -> None:
+    module = OnnxModule(linear_model())
+    twin = copy.deepcopy(module)
+    with torch.no_grad():
+        twin.tensors()["w2"].zero_()
+    x = torch.randn(2, 4)
+    assert not torch.allclose(twin(x), module(x))
+    torch.testing.assert_close(twin(x), torch.full((2, 3), 1 / 3))
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    nodes = [node("MatMul", ["x", "w"], "y")]
+    types = {"x": TensorProto.FLOAT16, "y": TensorProto.FLOAT16}
+    module = OnnxModule(model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 2]}, {"w": values(4, 2).astype(np.float16)}, types=types))
+    assert module.inputs[0].dtype == torch.float16
+    assert module.tensors()["w"].dtype == torch.float32
+    assert module(torch.ones(3, 4, dtype=torch.float16)).dtype == torch.float32
+
+
+def test_dropout_drops_only_where_the_file_and_the_module_train() -> None:
+    def module_with(training_mode: bool) -> OnnxModule:
+        nodes = [node("MatMul", ["x", "w"], "a"), node("Dropout", ["a", "ratio", "mode"], "y")]
+        arrays = {"w": np.eye(4, dtype=np.float32), "ratio": np.array(0.5, np.float32), "mode": np.array(training_mode)}
+        return OnnxModule(model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 4]}, arrays))
+
+    torch.manual_seed(0)
+    x = torch.ones(500, 4)
+    assert torch.equal(module_with(False).train()(x), x)
+    assert torch.equal(module_with(True).eval()(x), x)
+    dropped = module_with(True).train()(x)
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert abs(dropped.mean().item() - 1) < 0.1
+
+
+@pytest.mark.parametrize("exporter", ["legacy-static", "dynamo-static"])
+def test_a_batch_size_of_one_that_is_built_in_takes_any_batch(exporter: str) -> None:
+    module = OnnxModule(parse_model(exported("lenet", exporter))).eval()
+    assert module.static_batch == 1
+    x = torch.randn(7, *network("lenet").shape)
+    expected = network("lenet")(x)
+    torch.testing.assert_close(module(x), expected)
+    torch.testing.assert_close(module(x[:1]), expected[:1])
+
+    # The noise differs from row to row, and everything learns.
+    torch.manual_seed(0)
+    same = x[:1].expand(4, *x.shape[1:])
+    noisy = module(
+        same,
+        values={
+            name: GaussianValue(module.tensors()[name], torch.tensor(0.1).expand_as(module.tensors()[name])) for name in module.weight_names
+        },
+    )
+    assert not torch.allclose(noisy[0], noisy[1])
+    noisy.square().sum().backward()
+    assert all(tensor.grad is not None for tensor in module.tensors().values())
+
+
+def test_a_batch_size_that_is_only_declared_costs_nothing() -> None:
+    module = OnnxModule(linear_model(rows=8))
+    assert module.static_batch == 8
+    assert module(torch.randn(3, 4)).shape == (3, 3)
+
+
+def test_another_batch_size_that_is_built_in_is_refused_with_the_remedy() -> None:
+    data = export(network("lenet"), torch.randn(4, *network("lenet").shape), dynamo=False)
+    with pytest.raises(UnsupportedModel, match="batch size 4") as caught:
+        OnnxModule(parse_model(data))
+    assert caught.value.suggestion is not None
+    assert "dynamic batch size" in caught.value.suggestion
+
+
+def test_inputs_must_agree_on_the_batch() -> None:
+    nodes = [node("MatMul", ["x", "w"], "a"), node("Add", ["a", "z"], "y")]
+    with pytest.raises(UnsupportedModel, match="different batch sizes"):
+        OnnxModule(model_of(nodes, {"x": [2, 4], "z": [1, 3]}, {"y": [2, 3]}, {"w": values(4, 3)}))
+
+
+def test_several_inputs_are_taken_in_the_order_of_the_file() -> None:
+    nodes = [node("MatMul", ["x", "w"], "a"), node("Add", ["a", "z"], "y")]
+    module = OnnxModule(model_of(nodes, {"z": ["n", 3], "x": ["n", 4]}, {"y": ["n", 3]}, {"w": values(4, 3)}))
+    assert [spec.name for spec in module.inputs] == ["z", "x"]
+    z, x = torch.randn(2, 3), torch.randn(2, 4)
+    torch.testing.assert_close(module(z, x), x @ module.tensors()["w"] + z)
+
+
+def test_building_a_module_leaves_the_random_generator_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.randn(1)
+    torch.manual_seed(0)
+    OnnxModule(linear_model())
+    assert torch.equal(torch.randn(1), expected)

@@ -1,0 +1,193 @@
+"""Older forms of the operators, and what the node tests of ONNX leave open, against stock ONNX Runtime."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from onnx import ModelProto
+
+from compressor.errors import GraphTooLarge, UnsupportedModel
+from compressor.graph.ops import OPERATORS, supported_operators
+from compressor.graph.program import Program
+from compressor.graph.reader import read_graph
+from compressor.graph.tensors import to_torch
+from compressor.graph.validate import parse_model
+from tests.compressor.graph.models import model_of, node, values
+
+
+@dataclass(frozen=True)
+class Case:
+    """One node on random input; integers among the inputs are constants."""
+
+    operator: str
+    opset: int
+    shape: tuple[int, ...]
+    constants: tuple[object, ...] = ()
+    attributes: Mapping[str, object] = field(default_factory=dict)
+    outputs: int = 1
+
+    def __str__(self) -> str:
+        options = ",".join(f"{key}={value}" for key, value in self.attributes.items())
+        return f"{self.operator}-{self.opset}-{self.shape}-{self.constants}-{options}".replace(" ", "")
+
+    def model(self) -> ModelProto:
+        names = [f"c{index}" for index in range(len(self.constants))]
+        arrays = {name: np.array(value) for name, value in zip(names, self.constants, strict=True) if value is not None}
+        inputs = ["x", *(name if name in arrays else "" for name in names)]
+        outputs = [f"y{index}" for index in range(self.outputs)]
+        made = node(self.operator, inputs, outputs, **self.attributes)
+        return model_of([made], {"x": self.shape}, {name: [None] * len(self.shape) for name in outputs}, arrays, self.opset)
+
+
+def run_ours(model: ModelProto, x: np.ndarray) -> list[np.ndarray]:
+    graph = read_graph(model)
+    names = [info.name for info in graph.outputs]
+    program = Program(graph.nodes, names)
+    bound = [(program.slot("x"), torch.from_numpy(x))]
+    for name, constant in graph.constants.items():
+        loaded = constant.load()
+        assert loaded is not None
+        bound.append((program.slot(name), to_torch(*loaded)))
+    return [program.run(name, bound, training=False, device=torch.device("cpu")).numpy() for name in names]
+
+
+def run_stock(model: ModelProto, x: np.ndarray) -> list[np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+
+
+def cases() -> list[Case]:
+    found = []
+    for axis in (0, 1, 2, -1):
+        found += [Case(name, opset, (2, 3, 4), (), {"axis": axis}) for name in ("Softmax", "LogSoftmax", "Hardmax") for opset in (11, 13)]
+    found += [Case(name, opset, (2, 3, 4)) for name in ("Softmax", "LogSoftmax", "Hardmax") for opset in (11, 13)]
+    reductions = sorted(name for name in OPERATORS if name.startswith("Reduce"))
+    for name in reductions:
+        found += [Case(name, opset, (2, 3, 4), (), {"axes": [0, -1], "keepdims": keep}) for opset in (11, 12) for keep in (0, 1)]
+        found += [Case(name, 18, (2, 3, 4), (np.array([1, -1]),), {"keepdims": 0}), Case(name, 18, (2, 3, 4)), Case(name, 11, (2, 3))]
+    found += [Case("ReduceSum", 13, (2, 3), (np.array([], dtype=np.int64),), {"noop_with_empty_axes": 1})]
+    found += [Case("Squeeze", 11, (1, 3, 1), (), {"axes": [-1]}), Case("Squeeze", 11, (1, 3, 1)), Case("Squeeze", 13, (1, 3, 1), ([0],))]
+    found += [Case("Unsqueeze", 11, (2, 3), (), {"axes": [0, -1]}), Case("Unsqueeze", 13, (2, 3), ([3, 0],))]
+    found += [
+        Case("Split", 11, (7, 2), (), {"split": [3, 4], "axis": 0}, 2),
+        Case("Split", 11, (2, 6), (), {"axis": -1}, 3),
+        Case("Split", 13, (7, 2), ([5, 2],), {}, 2),
+        Case("Split", 18, (7, 2), (), {"num_outputs": 3}, 3),
+    ]
+    found += [
+        Case("Dropout", 11, (2, 3), (), {"ratio": 0.7}),
+        Case("Dropout", 12, (2, 3), (np.float32(0.7), False)),
+        Case("Clip", 11, (4, 5), (np.float32(-0.5), np.float32(0.5))),
+        Case("Clip", 11, (4, 5), (None, np.float32(0.5))),
+        Case("Clip", 13, (4, 5), (np.float32(0.5), np.float32(-0.5))),
+        Case("Flatten", 11, (2, 3, 4), (), {"axis": -1}),
+        Case("Flatten", 11, (2, 3, 4), (), {"axis": 0}),
+        Case("Reshape", 11, (2, 3, 4), ([0, -1],)),
+        Case("Reshape", 14, (0, 3), ([0, 7],), {"allowzero": 1}),
+        Case("Slice", 11, (5, 6), ([4, 5], [-10, 0], [0, 1], [-2, -1])),
+        Case("Slice", 11, (5, 6), ([1, 3], [9, 3])),
+        Case("Slice", 11, (5, 6), ([-3], [2**62], [-1], [2])),
+        Case("Gather", 11, (4, 5), (np.array([[0, -1], [2, 1]]),), {"axis": -1}),
+        Case("Gather", 11, (4, 5), (np.array(2),), {"axis": 0}),
+        Case("Expand", 11, (3, 1), ([2, 1, 4],)),
+        Case("Expand", 11, (3, 4), ([1],)),
+        Case("Tile", 11, (2, 3), ([2, 1],)),
+        Case("GlobalLpPool", 11, (2, 3, 4, 5), (), {"p": 3}),
+        Case("GlobalAveragePool", 11, (2, 3, 4)),
+        Case("GlobalMaxPool", 11, (2, 3, 4, 2, 2)),
+        Case("LRN", 13, (2, 7, 3, 3), (), {"size": 5, "alpha": 0.1, "beta": 0.6, "bias": 2.0}),
+        Case("GroupNormalization", 21, (2, 6, 3), (values(6), values(6, seed=1)), {"num_groups": 2}),
+    ]
+    for mode in ("constant", "reflect", "edge"):
+        found += [Case("Pad", 11, (3, 4), ([1, 2, 2, 3],), {"mode": mode}), Case("Pad", 11, (3, 4), ([0, -1, 1, 2],), {"mode": mode})]
+    found += [Case("Pad", 11, (3, 4), ([1, 0, 0, 2], np.float32(3.5))), Case("Pad", 18, (3, 4), ([1, 2], None, [-1]))]
+    found += [Case("Pad", 19, (3, 4), ([2, 5, 3, 4],), {"mode": "wrap"})]
+    return found + pooling_cases()
+
+
+def pooling_cases() -> list[Case]:
+    windows: list[dict[str, object]] = [
+        {"kernel_shape": [3, 2], "strides": [2, 1]},
+        {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
+        {"kernel_shape": [3, 3], "pads": [2, 0, 1, 2], "strides": [2, 3]},
+        {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1},
+        {"kernel_shape": [2, 2], "strides": [3, 3], "pads": [0, 0, 1, 1], "ceil_mode": 1},
+        {"kernel_shape": [3, 2], "strides": [2, 2], "auto_pad": "SAME_UPPER"},
+        {"kernel_shape": [4, 3], "strides": [1, 2], "auto_pad": "SAME_LOWER"},
+        {"kernel_shape": [3, 3], "auto_pad": "VALID"},
+    ]
+    shape = (2, 3, 8, 7)
+    found = [Case("MaxPool", 12, shape, (), window) for window in windows]
+    found += [Case("AveragePool", 19, shape, (), {**window, "count_include_pad": count}) for window in windows for count in (0, 1)]
+    found += [Case("LpPool", 18, shape, (), {**window, "p": 3}) for window in windows if "ceil_mode" not in window]
+    found += [Case("MaxPool", 12, shape, (), {"kernel_shape": [3, 2], "dilations": [2, 3], "pads": [1, 1, 0, 1]})]
+    found += [Case("AveragePool", 19, shape, (), {"kernel_shape": [3, 2], "dilations": [2, 3], "pads": [1, 1, 2, 1]})]
+    found += [Case("AveragePool", 11, (2, 3, 9), (), {"kernel_shape": [4], "strides": [3], "pads": [1, 2]})]
+    return found
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_operator_equals_onnx_runtime(case: Case) -> None:
+    model = parse_model(case.model().SerializeToString())
+    x = np.abs(values(*case.shape)) + 0.1 if "Log" in case.operator and case.operator.startswith("Reduce") else values(*case.shape)
+    for ours, theirs in zip(run_ours(model, x), run_stock(model, x), strict=True):
+        assert ours.shape == theirs.shape
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_sequences_join_again() -> None:
+    nodes = [
+        node("SplitToSequence", ["x", "c0"], "parts", axis=1),
+        node("SequenceAt", ["parts", "c1"], "last"),
+        node("SequenceAt", ["parts", "c2"], "first"),
+        node("SequenceConstruct", ["first", "first"], "pair"),
+        node("ConcatFromSequence", ["pair"], "stacked", axis=0, new_axis=1),
+        node("ConcatFromSequence", ["parts"], "joined", axis=1),
+    ]
+    outputs = {"last": [2, 1], "stacked": [2, 2, 2], "joined": [2, 5]}
+    arrays = {"c0": np.array(2), "c1": np.array(-1), "c2": np.array(0)}
+    model = parse_model(model_of(nodes, {"x": [2, 5]}, outputs, arrays).SerializeToString())
+    x = values(2, 5)
+    for ours, theirs in zip(run_ours(model, x), run_stock(model, x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        model_of([node("ConstantOfShape", ["shape"], "y")], {"x": [1]}, {"y": [None, None]}, {"shape": np.array([2**20, 2**10])}),
+        model_of([node("Expand", ["x", "shape"], "y")], {"x": [1]}, {"y": [None, None]}, {"shape": np.array([2**20, 2**10])}),
+        model_of([node("Tile", ["x", "times"], "y")], {"x": [1]}, {"y": [None]}, {"times": np.array([2**30])}),
+        model_of([node("Pad", ["x", "pads"], "y")], {"x": [1]}, {"y": [None]}, {"pads": np.array([0, 2**30])}),
+        model_of(
+            [node("Range", ["from", "to", "step"], "y")],
+            {"x": [1]},
+            {"y": [None]},
+            {"from": np.float32(0), "to": np.float32(2**30), "step": np.float32(1)},
+        ),
+    ],
+    ids=lambda model: model.graph.node[0].op_type,
+)
+def test_tensors_made_out_of_nothing_are_capped(model: ModelProto) -> None:
+    with pytest.raises(GraphTooLarge, match="elements"):
+        run_ours(model, np.zeros(1, np.float32))
+
+
+def test_a_second_output_that_is_not_supported_is_refused() -> None:
+    nodes = [node("MaxPool", ["x"], ["y", "places"], kernel_shape=[2]), node("Cast", ["places"], "z", to=1)]
+    graph = read_graph(model_of(nodes, {"x": [1, 1, 4]}, {"z": [1, 1, 3]}))
+    with pytest.raises(UnsupportedModel, match="only the first output"):
+        Program(graph.nodes, ["z"])
+
+
+def test_the_table_of_supported_operators_is_complete() -> None:
+    table = supported_operators()
+    assert set(table) == set(OPERATORS) | {"Constant"}
+    assert table["Conv"].family == "linear"
+    assert table["Conv"].weights == "local reparameterisation"
+    assert list(table) == sorted(table)
