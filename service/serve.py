@@ -48,7 +48,7 @@ def serve(
     for name, level in {"uvicorn": logging.WARNING, "alembic": logging.WARNING, "python_multipart": logging.ERROR}.items():
         logging.getLogger(name).setLevel(level)
     try:
-        settings = _read_settings({name: value for name, value in options.items() if value is not None})
+        settings = read_settings({name: value for name, value in options.items() if value is not None})
         raise typer.Exit(run(settings))
     except CannotServe as error:
         typer.echo(f"bayespress serve: {error}", err=True)
@@ -123,7 +123,8 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _read_settings(options: dict[str, object]) -> Settings:
+def read_settings(options: dict[str, object]) -> Settings:
+    """The settings, `options` before the environment. Raises CannotServe naming the option or the variable that is wrong."""
     try:
         return Settings.model_validate(options)
     except ValidationError as error:
