@@ -6,7 +6,7 @@ TORCH_INDEX_URL ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint debian-packages serve
+.PHONY: install demo test lint debian-packages serve schema
 
 install: $(STAMP)
 
@@ -35,3 +35,6 @@ debian-packages: install
 
 serve: install
 	$(BIN)/bayespress serve $(ARGS)
+
+schema: install
+	$(BIN)/python -c "import json, compressor; print(json.dumps(compressor.Report.model_json_schema(), indent=2))" > compressor/report.schema.json

@@ -23,7 +23,6 @@ from compressor.data.split import write_split
 from compressor.graph.module import OnnxModule
 from compressor.graph.write import float_tensors
 from compressor.intake import Baseline
-from compressor.progress import ProgressTracker
 from compressor.protocol import DataReference
 from compressor.report import (
     Budget,
@@ -41,7 +40,7 @@ from compressor.report import (
 )
 from compressor.search import Outcome
 from compressor.selection.accuracy import accuracy
-from compressor.selection.curve import Candidate, is_inside
+from compressor.selection.curve import Candidate
 
 MODEL, WEIGHTS, SPLIT, REPORT = "model.onnx", "weights.safetensors", "split.npz", "report.json"
 
@@ -202,9 +201,7 @@ def _count_weights(dense: Mapping[str, npt.NDArray[Any]], delivered: Arrays, out
             continue
         nnz = int(np.count_nonzero(delivered[name]))
         log_alpha = outcome.log_alpha.get(name)
-        layers.append(
-            Layer(name=name, shape=array.shape, numel=array.size, nnz=nnz, sparsity=1 - nnz / array.size, log_alpha=log_alpha)
-        )
+        layers.append(Layer(name=name, shape=array.shape, numel=array.size, nnz=nnz, sparsity=1 - nnz / array.size, log_alpha=log_alpha))
     numel, nnz = sum(layer.numel for layer in layers), sum(layer.nnz for layer in layers)
     all_numel = sum(array.size for array in dense.values())
     all_nnz = sum(int(np.count_nonzero(delivered[name])) for name in dense)

@@ -1,6 +1,7 @@
 """`compress`: a run from the uploaded file to the report, as a table of contents; each step is called once, in order."""
 
 import hashlib
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from compressor.report import Report
 from compressor.search import Search
 from compressor.training.checkpoint import CheckpointFile
 from compressor.training.schedule import resolve_schedule
+from compressor.training.threads import sensible_threads
 
 
 def _ignore(*_: object) -> None:
@@ -58,14 +60,16 @@ def compress(
 
     tracker.enter("load")
     out_dir.mkdir(parents=True, exist_ok=True)
-    parts = load_parts(data, upload.module.inputs, num_classes, config, out_dir / ".cache")
+    with tempfile.TemporaryDirectory() as cache:
+        parts = load_parts(data, upload.module.inputs, num_classes, config, Path(cache))
 
     tracker.enter("evaluate")
     baseline = measure_baseline(upload.module, parts, config, device)
 
     schedule = resolve_schedule(config, len(parts.train))
     store = CheckpointFile(checkpoint, _fingerprint(model_path, data, config), device, on_checkpoint)
-    outcome = Search(upload.module, baseline, config, schedule, tracker, store).run()
+    with sensible_threads(upload.module, baseline.validation, schedule.batch_size):
+        outcome = Search(upload.module, baseline, config, schedule, tracker, store).run()
 
     tracker.enter("write")
     write_artifacts(out_dir, upload, outcome, parts)

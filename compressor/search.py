@@ -217,7 +217,7 @@ class Search:
 
     @property
     def _beta(self) -> float:
-        return self._config.beta / 2**self._position.branch
+        return self._config.beta * 0.5**self._position.branch
 
     def _add(self, candidate: Candidate, log_alpha: Mapping[str, Tensor]) -> None:
         """Puts a point on the curve, and keeps its tensors where it is the best so far."""

@@ -16,5 +16,5 @@ def magnitude_masks(weights: Mapping[str, Tensor], nnz: int) -> dict[str, Tensor
     flat = torch.cat([weight.detach().abs().flatten() for weight in weights.values()])
     keep = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
     keep[torch.argsort(flat, descending=True, stable=True)[:nnz]] = True
-    parts = keep.split([weight.numel() for weight in weights.values()])
+    parts = torch.split(keep, [weight.numel() for weight in weights.values()])
     return {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from compressor.config import CompressionConfig
 
 _STEPS_OF_A_BRANCH = 4300  # 20 epochs of MNIST at batch 256, where the compression of LeNet-300-100 has levelled off
-_EPOCHS_AT_LEAST, _EPOCHS_AT_MOST = 10, 200
+_EPOCHS_AT_LEAST, _EPOCHS_AT_MOST = 10, 100
 _FINE_TUNE_PART = 5  # one fifth of the epochs
 
 

@@ -8,7 +8,7 @@ from compressor.training.schedule import Schedule, kl_weight, learning_rate, res
 
 @pytest.mark.parametrize(
     ("num_train", "schedule"),
-    [(55_000, Schedule(256, 20, 4)), (1_437, Schedule(64, 195, 39)), (100, Schedule(16, 200, 40)), (1_281_167, Schedule(256, 10, 2))],
+    [(55_000, Schedule(256, 20, 4)), (1_437, Schedule(64, 100, 20)), (100, Schedule(16, 100, 20)), (1_281_167, Schedule(256, 10, 2))],
 )
 def test_defaults_follow_the_number_of_rows(num_train, schedule):
     assert resolve_schedule(CompressionConfig(), num_train) == schedule

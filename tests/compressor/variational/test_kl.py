@@ -1,5 +1,7 @@
 """The KL divergences against quadrature, minimisation and special functions that share no constant with the code."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ def expected_log_magnitude(mean: float, sigma: float) -> float:
         points = sorted({-40.0, min(peak - 5 * sigma, high), min(peak, high), high})
         return sum(
             quad(lambda t: norm.pdf(sign * np.exp(t), mean, sigma) * t * np.exp(t), a, b, limit=400, epsabs=1e-10)[0]
-            for a, b in zip(points[:-1], points[1:], strict=True)
+            for a, b in pairwise(points)
         )
 
     return one_side(1.0) + one_side(-1.0)

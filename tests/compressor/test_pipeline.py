@@ -1,0 +1,207 @@
+"""Whole runs on real digits: what is delivered is what was measured, the budget decides, a killed run goes on where it was."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from compressor import CompressionConfig, DataReference, Report, compress, load_csr
+from compressor.errors import DeviceUnavailable, LabelOutOfRange, NotBetterThanGuessing
+from tests.compressor.conftest import DigitsJob
+
+QUICK = {"epochs": 25, "fine_tune_epochs": 4, "batch_size": 64, "thresholds": [0, 2], "max_beta_halvings": 1}
+
+
+@pytest.fixture(scope="module")
+def delivered(digits_job: DigitsJob, tmp_path_factory):
+    out = tmp_path_factory.mktemp("delivered")
+    lines = []
+    config = CompressionConfig.parse({**QUICK, "max_metric_drop": 0.05})
+    return out, compress(digits_job.model, digits_job.data, config, out, lines.append), lines
+
+
+def test_the_report_says_what_a_stranger_measures_with_onnxruntime_alone(delivered, digits_job):
+    out, report, _ = delivered
+    x, y = digits_job.rows["test"]
+    for path, value in ((digits_job.model, report.metric.dense), (out / "model.onnx", report.metric.compressed)):
+        scores = onnxruntime.InferenceSession(path).run(None, {"x": x})[0]
+        assert (scores.argmax(axis=1) == y).mean() == pytest.approx(value.value)
+        assert value.num_examples == len(y)
+
+
+def test_bytes_and_nonzeros_are_those_of_the_files(delivered, digits_job):
+    out, report, _ = delivered
+    assert report.bytes.dense == digits_job.model.stat().st_size
+    assert report.bytes.artifacts == {name: (out / name).stat().st_size for name in ("model.onnx", "weights.safetensors", "split.npz")}
+    graph = onnx.load(out / "model.onnx").graph
+    sparse = {node.output[0]: node.attribute[0].sparse_tensor for node in graph.node if node.op_type == "Constant"}
+    counts = {name: len(tensor.indices.int64_data) for name, tensor in sparse.items()}
+    assert {layer.name: layer.nnz for layer in report.weights.layers if layer.name in counts} == counts
+    assert report.weights.nnz == sum(layer.nnz for layer in report.weights.layers)
+    assert report.weights.numel == 64 * 60 + 60 * 30 + 30 * 10
+    assert report.weights.compression_ratio > 4
+    assert report.bytes.size_ratio > 2
+
+
+def test_csr_checkpoint_holds_the_weights_of_the_model(delivered):
+    out, report, _ = delivered
+    matrices = load_csr(out / "weights.safetensors")
+    assert {name: matrix.nnz for name, matrix in matrices.items()} == {layer.name: layer.nnz for layer in report.weights.layers}
+
+
+def test_the_report_on_disk_is_the_report(delivered):
+    out, report, _ = delivered
+    assert Report.model_validate_json((out / "report.json").read_bytes()) == report
+    assert set(path.name for path in out.iterdir()) == {"model.onnx", "weights.safetensors", "split.npz", "report.json"}
+
+
+def test_progress_never_falls_and_passes_every_phase_in_order(delivered):
+    _, _, lines = delivered
+    shares = [line.progress for line in lines]
+    assert shares == sorted(shares)
+    phases = list(dict.fromkeys(line.phase for line in lines))
+    assert phases == ["validate", "load", "evaluate", "fit", "sweep", "control", "write", "verify", "test"]
+    assert shares[-1] == pytest.approx(1.0, abs=0.2)
+
+
+def test_with_no_validation_and_test_a_tenth_each_is_carved_and_said(digits_job, tmp_path):
+    config = CompressionConfig.parse({**QUICK, "epochs": 4, "max_beta_halvings": 0})
+    report = compress(digits_job.model, DataReference(train=digits_job.data.train), config, tmp_path)
+    assert report.inputs.carved == ["validation", "test"]
+    assert (report.inputs.num_train, report.inputs.num_validation, report.inputs.num_test) == (861, 108, 108)
+    assert any("probably seen" in warning for warning in report.warnings)
+    with np.load(tmp_path / "split.npz") as split:
+        assert sorted(np.concatenate([split[name] for name in split.files])) == list(range(1077))
+
+
+@pytest.mark.parametrize(("budget", "source", "gate_met"), [(0.0, "client", False), (None, "default", True)])
+def test_a_missed_budget_fails_the_gate_only_where_the_client_set_it(digits_job, tmp_path, budget, source, gate_met):
+    """One epoch at an absurd KL weight leaves no usable point; the most accurate one is delivered all the same."""
+    config = CompressionConfig.parse({**QUICK, "epochs": 12, "beta": 100, "kl_warmup_fraction": 0, "max_metric_drop": budget})
+    report = compress(digits_job.model, digits_job.data, config, tmp_path)
+    assert (report.budget.met, report.budget.source, report.gate_met) == (False, source, gate_met)
+    assert "budget was missed" in report.verdict
+    assert {point.beta for point in report.curve} == {100.0, 50.0}
+    assert (tmp_path / "model.onnx").exists()
+    best = max(point.metric for point in report.curve)
+    assert report.budget.compressed_validation.value >= best - 1e-9
+
+
+def test_where_magnitude_wins_on_validation_it_is_delivered(digits_job, tmp_path):
+    """An absurd KL weight for two epochs ruins the survivors; the largest weights of the dense model are better at any size."""
+    spoilt = {"epochs": 2, "beta": 100, "kl_warmup_fraction": 0, "thresholds": [-2], "max_beta_halvings": 0, "fine_tune_epochs": 1}
+    report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **spoilt}), tmp_path)
+    assert report.delivered == "magnitude"
+    assert report.metric.compressed == report.metric.control
+    assert report.weights.nnz == report.curve[0].nnz
+    assert report.budget.compressed_validation.value > report.curve[0].metric
+
+
+def test_same_seed_same_files(digits_job, tmp_path):
+    config = CompressionConfig.parse({**QUICK, "epochs": 3, "max_beta_halvings": 0})
+    for name in ("a", "b"):
+        compress(digits_job.model, digits_job.data, config, tmp_path / name)
+    for artifact in ("model.onnx", "weights.safetensors", "split.npz"):
+        assert (tmp_path / "a" / artifact).read_bytes() == (tmp_path / "b" / artifact).read_bytes()
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kill_at", [1, 3, 6])
+def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_files(digits_job, tmp_path, monkeypatch, kill_at):
+    monkeypatch.setattr("compressor.training.checkpoint._SAVE_EVERY_S", 0.0)
+    config = CompressionConfig.parse({**QUICK, "epochs": 3, "max_beta_halvings": 1, "max_metric_drop": 0.0, "beta": 50})
+    compress(digits_job.model, digits_job.data, config, tmp_path / "whole")
+    saved = 0
+
+    def on_checkpoint() -> None:
+        nonlocal saved
+        saved += 1
+        if saved == kill_at:
+            raise Killed
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        compress(digits_job.model, digits_job.data, config, tmp_path / "resumed", checkpoint=checkpoint, on_checkpoint=on_checkpoint)
+    epochs = []
+    compress(
+        digits_job.model,
+        digits_job.data,
+        config,
+        tmp_path / "resumed",
+        lambda progress: epochs.append(progress.metrics["epoch"]) if "epoch" in progress.metrics else None,
+        checkpoint=checkpoint,
+    )
+    assert len(epochs) < 6, "nothing of the first attempt was used"
+    for artifact in ("model.onnx", "weights.safetensors"):
+        assert (tmp_path / "whole" / artifact).read_bytes() == (tmp_path / "resumed" / artifact).read_bytes()
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed(digits_job, tmp_path):
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    for seed in (0, 1):
+        epochs = []
+        config = CompressionConfig.parse({**QUICK, "epochs": 2, "max_beta_halvings": 0, "seed": seed})
+        compress(
+            digits_job.model,
+            digits_job.data,
+            config,
+            tmp_path / "out",
+            lambda progress, epochs=epochs: epochs.append(progress.metrics.get("epoch")),
+            checkpoint=checkpoint,
+        )
+        assert 1.0 in epochs
+
+
+def test_shuffled_labels_lead_to_an_empty_network(digits_job, tmp_path):
+    """There is nothing to learn, so the evidence keeps no weight: the posterior cannot memorise labels, as a point estimate can."""
+    x, y = digits_job.rows["train"]
+    np.savez(tmp_path / "shuffled.npz", x=x, y=np.random.default_rng(0).permutation(y))
+    data = DataReference(train=str(tmp_path / "shuffled.npz"))
+    config = CompressionConfig.parse({"require_better_than_guessing": False, "max_beta_halvings": 0, "epochs": 60, "fine_tune_epochs": 1})
+    report = compress(digits_job.model, data, config, tmp_path / "out")
+    smallest = min(report.curve, key=lambda point: point.threshold)
+    assert smallest.threshold == 0
+    assert smallest.nnz <= 0.001 * report.weights.numel
+
+
+def test_a_model_that_knows_nothing_is_refused_with_what_to_check(digits_job, tmp_path):
+    x, y = digits_job.rows["train"]
+    np.savez(tmp_path / "shuffled.npz", x=x, y=np.random.default_rng(0).permutation(y))
+    with pytest.raises(NotBetterThanGuessing) as error:
+        compress(digits_job.model, DataReference(train=str(tmp_path / "shuffled.npz")), CompressionConfig(), tmp_path / "out")
+    assert error.value.param == "dataset"
+    assert "image_scaling" in str(error.value.suggestion)
+
+
+def test_errors_of_the_data_come_before_any_training(digits_job, tmp_path):
+    x, y = digits_job.rows["train"]
+    np.savez(tmp_path / "labels.npz", x=x, y=y + 5)
+    phases = []
+    with pytest.raises(LabelOutOfRange):
+        compress(
+            digits_job.model,
+            DataReference(train=str(tmp_path / "labels.npz")),
+            CompressionConfig(),
+            tmp_path / "out",
+            lambda progress: phases.append(progress.phase),
+        )
+    assert phases == ["validate", "load"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none_is_refused(digits_job, tmp_path):
+    with pytest.raises(DeviceUnavailable):
+        compress(digits_job.model, digits_job.data, CompressionConfig(device="cuda"), tmp_path)
+
+
+def test_report_schema_is_published_as_it_is():
+    """compressor/report.schema.json is what consumers validate against; it is made by `make schema`."""
+    from importlib.resources import files
+
+    assert json.loads(files("compressor").joinpath("report.schema.json").read_text()) == Report.model_json_schema()
