@@ -26,7 +26,8 @@ def create_app(
     problems.install(app)
     for module in (compress, jobs, artifacts, report, livez, readyz):
         app.include_router(module.router)
-    app.add_middleware(GuardAddress, allowed_hosts=settings.allowed_hosts)
+    own_name = f"[{settings.host}]" if ":" in settings.host else settings.host
+    app.add_middleware(GuardAddress, allowed_hosts=[*settings.allowed_hosts, own_name])
     app.add_middleware(LogRequests)
     app.add_middleware(EndUnreadBodies)
     return app

@@ -98,7 +98,14 @@ class _Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, stop: asyncio.Event, signals: list[int]) -> None:
         config = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_S
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
         )
         super().__init__(config)
         self._stop = stop

@@ -53,12 +53,12 @@ async def _read_events(request: Request, max_bytes: int) -> AsyncGenerator[Event
     reader = FormReader(request.headers.get("content-type"))
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large("The body", max_bytes)
+        raise _too_large("The body", max_bytes, variable="BAYESPRESS_MAX_UPLOAD_BYTES")
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
         if received > max_bytes:
-            raise _too_large("The body", max_bytes)
+            raise _too_large("The body", max_bytes, variable="BAYESPRESS_MAX_UPLOAD_BYTES")
         for event in reader.feed(chunk):
             yield event
     reader.finish()
@@ -141,7 +141,7 @@ class _Tally:
         async for chunk in chunks:
             self.num_bytes += len(chunk)
             if self._max_bytes is not None and self.num_bytes > self._max_bytes:
-                raise _too_large("The model", self._max_bytes, self.name)
+                raise _too_large("The model", self._max_bytes, self.name, "BAYESPRESS_MAX_MODEL_BYTES")
             self.skimmer.feed(chunk)
             self.digest.update(chunk)
             yield chunk
@@ -165,6 +165,6 @@ async def _receive_file(events: AsyncIterator[Event], part: PartStart, job_id: s
     return JobInput(key=key, filename=part.filename, bytes=tally.num_bytes, sha256=tally.digest.hexdigest())
 
 
-def _too_large(what: str, max_bytes: int, param: str | None = None) -> PayloadTooLarge:
-    detail = f"{what} has more than {max_bytes:,} bytes."
-    return PayloadTooLarge(detail, param=param, suggestion="Send fewer rows, or raise the limit of the service (BAYESPRESS_MAX_..._BYTES).")
+def _too_large(what: str, max_bytes: int, param: str | None = None, variable: str | None = None) -> PayloadTooLarge:
+    suggestion = f"Send less, or let the service be started with a larger {variable}." if variable else "Send less."
+    return PayloadTooLarge(f"{what} has more than {max_bytes:,} bytes.", param=param, suggestion=suggestion)
