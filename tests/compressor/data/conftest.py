@@ -63,13 +63,15 @@ def spec() -> Callable[..., Spec]:
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Callable[..., Parts]:
+def load(tmp_path: Path, watch: Watch) -> Callable[..., Parts]:
     """load(train, spec, ...) -> Parts; the options of the configuration as keywords."""
 
     def load(
         train: Path | str, *specs: Spec, validation: Path | None = None, test: Path | None = None, num_classes: int = 10, **options: Any
     ) -> Parts:
         reference = DataReference(train=str(train), validation=validation and str(validation), test=test and str(test))
+        # What the test itself wrote and read before does not count.
+        watch.opened.clear()
         return load_parts(reference, specs, num_classes, CompressionConfig(**options), tmp_path / "cache")
 
     return load

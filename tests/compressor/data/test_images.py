@@ -2,12 +2,15 @@
 
 import hashlib
 import os
+import resource
 import struct
 import zlib
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -133,12 +136,24 @@ def test_an_oversized_cell_is_refused(image_file, load, spec) -> None:
         load(path, spec((None, 1, 28, 28)))
 
 
-def test_one_big_cell_repeated_by_dictionary_does_not_fill_the_memory(image_file, load, spec) -> None:
-    """20,000 rows of 8 MB each are 160 GB; the file has 8 MB uncompressed and almost nothing compressed."""
-    path = image_file([{"bytes": b"x" * (8 * 2**20), "path": None}] * 20, compression="zstd", dictionary_pagesize_limit=2**30)
+@pytest.mark.parametrize("name", ["image", "bytes", "path"])
+def test_one_big_cell_repeated_by_dictionary_does_not_fill_the_memory(load, spec, tmp_path, png, name) -> None:
+    """2,000 rows of 8 MB each are 16 GB; the file declares 8 MB uncompressed and has almost nothing on disk."""
+    big = pa.DictionaryArray.from_arrays(np.zeros(2000, dtype=np.int32), pa.array([b"x" * (8 * 2**20)]))
+    good = pa.array([png(GREY[0])] * 2000)
+    image = {
+        "image": big,
+        "bytes": pa.StructArray.from_arrays([big, good], names=["bytes", "path"]),
+        "path": pa.StructArray.from_arrays([good, big], names=["bytes", "path"]),
+    }[name]
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(pa.table({"image": image, "label": np.zeros(2000, dtype=np.int8)}), path, compression="zstd", store_schema=False)
     assert path.stat().st_size < 2**20
-    with pytest.raises(InvalidDataset, match="row 0"):
+    assert pq.ParquetFile(path).metadata.row_group(0).total_byte_size < 2**24
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DatasetTooLarge, match="row group 0"):
         load(path, spec((None, 1, 28, 28)))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 * 2**20, "KiB"
 
 
 @pytest.mark.parametrize("damage", [b"", b"no image", "cut", "flipped"])
