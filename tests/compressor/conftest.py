@@ -1,6 +1,7 @@
 """A small trained classifier of scikit-learn's digits as an ONNX file, written without an exporter, and its rows."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def digits_job(tmp_path_factory) -> DigitsJob:
 
 def train_mlp(x: np.ndarray, y: np.ndarray, sizes: tuple[int, ...] = (64, 60, 30, 10), epochs: int = 30) -> list[nn.Linear]:
     torch.manual_seed(0)
-    layers = [nn.Linear(inputs, outputs) for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True)]
+    layers = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
     net = nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())][:-1])
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     pixels, labels = torch.from_numpy(x), torch.from_numpy(y)

@@ -55,7 +55,7 @@ def test_csr_checkpoint_holds_the_weights_of_the_model(delivered):
 def test_the_report_on_disk_is_the_report(delivered):
     out, report, _ = delivered
     assert Report.model_validate_json((out / "report.json").read_bytes()) == report
-    assert set(path.name for path in out.iterdir()) == {"model.onnx", "weights.safetensors", "split.npz", "report.json"}
+    assert {path.name for path in out.iterdir()} == {"model.onnx", "weights.safetensors", "split.npz", "report.json"}
 
 
 def test_progress_never_falls_and_passes_every_phase_in_order(delivered):
