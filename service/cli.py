@@ -1,10 +1,11 @@
-"""The terminal face: `bayespress serve` and `bayespress --version`."""
+"""The terminal face: `bayespress serve`, `bayespress compress` and `bayespress --version`."""
 
 from typing import Annotated
 
 import typer
 
 from compressor import __version__
+from service.compress import compress
 from service.serve import serve
 
 main = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -24,6 +25,7 @@ def _options(
 
 
 main.command()(serve)
+main.command()(compress)
 
 if __name__ == "__main__":
     main()

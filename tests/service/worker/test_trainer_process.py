@@ -8,14 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from compressor.config import CompressionConfig
 from compressor.protocol import TRAINER_INPUT, CheckpointSaved, DataReference, Progress, TrainerInput, TrainerLine
 from service.worker.processes import process_token
 from service.worker.trainer_process import Limits, Outcome, TrainerProcess
-from tests.service.worker.workplace import FAKE_TRAINER, wait_until
+from tests.service.worker.workplace import FAKE_TRAINER, processes_of, wait_until
 
 MIB = 1024 * 1024
 NO_LIMITS = Limits()
@@ -38,18 +37,6 @@ def run_trainer(workdir: Path, limits: Limits = NO_LIMITS) -> tuple[list[Trainer
         return asyncio.run(run())
     finally:
         assert processes_of(workdir) == []
-
-
-def processes_of(workdir: Path) -> list[int]:
-    """Pids of whatever was started for this work directory."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("HOME", "").startswith(str(workdir)):
-                found.append(process.pid)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
 
 
 def test_lines_and_result(tmp_path: Path) -> None:
@@ -181,7 +168,7 @@ asyncio.run(main())
         assert parent.stdout is not None
         assert parent.stdout.readline() == "started\n"
         (trainer,) = processes_of(tmp_path)
-        assert process_token(trainer).rsplit("/", 1)[1]
+        assert process_token(trainer.pid).rsplit("/", 1)[1]
         parent.kill()
     wait_until(lambda: processes_of(tmp_path) == [], timeout_s=5)
 

@@ -89,28 +89,29 @@ class Workplace:
         assert process.wait(15) in {0, -signal.SIGKILL}
 
     def runners(self) -> list[psutil.Process]:
-        return [process for process in self._processes() if "service.worker.runner" in _command(process)]
+        return [process for process in processes_of(self.settings.home) if "service.worker.runner" in _command(process)]
 
     def trainers(self) -> list[psutil.Process]:
         """Trainers and what they have started."""
-        return [process for process in self._processes() if str(self.settings.work_root.resolve()) in _environment(process).get("HOME", "")]
+        return [process for process in processes_of(self.settings.home) if str(self.settings.work_root.resolve()) in _environment(process).get("HOME", "")]
 
     def wait_until_empty(self, timeout_s: float = 10.0) -> None:
         """Until no process of this home and no work directory is left."""
-        wait_until(lambda: not self._processes() and not self.workdirs(), timeout_s)
+        wait_until(lambda: not processes_of(self.settings.home) and not self.workdirs(), timeout_s)
 
     def workdirs(self) -> list[Path]:
         return list(self.settings.work_root.iterdir()) if self.settings.work_root.exists() else []
 
-    def _processes(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                values = _environment(process)
-                mine = values.get("BAYESPRESS_HOME") == str(self.settings.home) or str(self.settings.home) in values.get("HOME", "")
-                if mine and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Runners, trainers and what these have started, of homes and work directories in `folder`; ourselves left out."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            values = _environment(process)
+            if str(folder) in f"{values.get('BAYESPRESS_HOME')} {values.get('HOME')}" and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return [process for process in found if process.pid != os.getpid()]
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:

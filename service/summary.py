@@ -1,0 +1,95 @@
+"""What `bayespress compress` shows: progress while it runs, the table at the end, or the problem."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich import progress as bars
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from compressor.errors import Problem
+from compressor.protocol import Progress
+from compressor.report import Report
+
+# Without a terminal a line per phase, and per this part of the run.
+LINE_STEP = 0.1
+
+
+class ProgressDisplay:
+    """A bar with phase, percent and time left; plain lines where nobody looks at a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = bars.Progress(
+            bars.TextColumn("{task.description:<10}"),
+            bars.BarColumn(),
+            bars.TaskProgressColumn(),
+            bars.TimeElapsedColumn(),
+            bars.TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=1.0, left="")
+        self._last: Progress | None = None
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._bar.stop()
+
+    def show(self, progress: Progress) -> None:
+        left = "" if progress.eta_s is None else f"{_duration(progress.eta_s)} left"
+        if self._console.is_terminal:
+            self._bar.update(self._task, description=progress.phase, completed=progress.progress, left=left)
+        elif self._last is None or progress.phase != self._last.phase or progress.progress - self._last.progress >= LINE_STEP:
+            self._console.print(f"{progress.phase:<10} {progress.progress:4.0%}  {left}".rstrip(), highlight=False)
+            self._last = progress
+
+
+def print_problem(problem: Problem, console: Console) -> None:
+    """Three lines: what, where, what to do."""
+    console.print(Text(f"error: {problem.title} ({problem.code}): {problem.detail}"), soft_wrap=True)
+    console.print(Text(f"where: {problem.param or '-'}"), soft_wrap=True)
+    console.print(Text(f"do:    {problem.suggestion or '-'}"), soft_wrap=True)
+
+
+def print_summary(report: Report, folder: Path, console: Console) -> None:
+    console.print(Text(report.verdict), soft_wrap=True)
+    console.print(_table(report))
+    for warning in report.warnings:
+        console.print(Text(f"warning: {warning}"), soft_wrap=True)
+    console.print(Text(f"written to {folder}"), soft_wrap=True)
+
+
+def _table(report: Report) -> Table:
+    metric, weights, size, latency = report.metric, report.weights, report.bytes, report.latency
+    measured = (metric.dense, metric.compressed, metric.control)
+    title = f"{metric.name} on {metric.dense.num_examples:,} {metric.dense.split} rows; latency in ONNX Runtime, batch {latency.batch_size}"
+    table = Table("", *(Column(name, justify="right") for name in ("dense", "compressed", "by magnitude")), title=title)
+    table.add_row(metric.name, *(f"{value.value:.4f}" for value in measured))
+    table.add_row("95 % interval", *(f"{value.interval[0]:.4f}-{value.interval[1]:.4f}" for value in measured))
+    table.add_row("weights", f"{weights.numel:,}", f"{weights.nnz:,}", f"{weights.nnz:,}")
+    table.add_row("compression ratio", "", f"{weights.compression_ratio:.1f}")
+    table.add_row("model.onnx", _bytes(size.dense), _bytes(size.artifacts["model.onnx"]))
+    table.add_row("size ratio", "", f"{size.size_ratio:.1f}")
+    table.add_row("gzip", _bytes(size.dense_gzip))
+    for name, value in size.artifacts.items():
+        if name != "model.onnx":
+            table.add_row(name, "", _bytes(value))
+    for label, quantile in (("latency, median", "median_ms"), ("latency, 5 %", "p05_ms"), ("latency, 95 %", "p95_ms")):
+        table.add_row(label, *(f"{getattr(value, quantile):.3f} ms" for value in (latency.dense, latency.delivered)))
+    return table
+
+
+def _bytes(value: int) -> str:
+    return f"{value:,} B"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
