@@ -9,7 +9,8 @@ MAX_ROWS = 20_000_000
 # A 64x64 colour image flattened to one column per value has 12,288; a schema of many more is slow to walk and no table of features.
 MAX_COLUMNS = 20_000
 
-# Row groups are decoded one after the other; writers make them of 1 MiB to 1 GiB, so twice that is no ordinary file.
+# Row groups are decoded one after the other, each as a whole; writers make them of 1 MiB to 1 GiB. Both the declared size and what
+# the columns take once decoded must stay below.
 MAX_ROW_GROUP_BYTES = 2 * GIB
 MAX_ROW_GROUPS = 100_000
 
@@ -23,7 +24,8 @@ MAX_CELL_BYTES = 16 * MIB
 MAX_PIXELS = 4096 * 4096
 
 # A dictionary-encoded column repeats one cell for a few bits a row, so no declared size bounds a batch but its number of rows:
-# batches are cut so that even rows of the largest cell that the column chunk can hold stay inside this.
+# batches are cut so that even rows of the largest cell that the row group can hold stay inside this. (One single list of numbers
+# can be repeated likewise within itself; there the trainer's limit on memory is the wall.)
 MAX_BATCH_BYTES = 512 * MIB
 MAX_BATCH_ROWS = 1024
 

@@ -21,7 +21,6 @@ from compressor.data.limits import (
     MAX_BATCH_BYTES,
     MAX_BATCH_ROWS,
     MAX_COLUMNS,
-    MAX_EXPANDED_BYTES,
     MAX_ROW_GROUP_BYTES,
     MAX_ROW_GROUPS,
     MAX_ROWS,
@@ -61,15 +60,16 @@ def read_parquet(path: Path, where: str, inputs: Sequence[InputSpec], num_classe
     with invalid_if_unreadable(where, _KIND):
         with pq.ParquetFile(regular_file(path, where)) as file:
             metadata, schema = file.metadata, file.schema_arrow
-        _check_declared_sizes(metadata, where)
+        check_declared_sizes(metadata, where)
         _check_declared_media(schema, label_column, where)
         schema = schema.remove_metadata()
         plan = _plan(schema, inputs, label_column, where)
-        batch_rows = _batch_rows(metadata, plan)
         readers = [_reader(spec, names, schema, metadata.num_rows, where) for spec, names in zip(inputs, plan.columns, strict=True)]
+        images = any(isinstance(reader, ImageReader) for reader in readers)
+        _check_expanded_sizes(path, plan.selected(), where)
         labels = LabelReader(plan.label, metadata.num_rows, num_classes, where)
         row = 0
-        for batch in _batches(path, schema, plan, batch_rows, cache_dir):
+        for batch in _batches(path, schema, plan, cache_dir):
             if row + batch.num_rows > metadata.num_rows:
                 break
             for reader in readers:
@@ -78,11 +78,10 @@ def read_parquet(path: Path, where: str, inputs: Sequence[InputSpec], num_classe
             row += batch.num_rows
         if row != metadata.num_rows:
             raise InvalidDataset(f"{where}: the file declares {metadata.num_rows:,} rows but holds another number.")
-    images = any(isinstance(reader, ImageReader) for reader in readers)
     return Loaded(Dataset(tuple(reader.finish() for reader in readers), labels.finish()), images, plan.warnings)
 
 
-def _check_declared_sizes(metadata: pq.FileMetaData, where: str) -> None:
+def check_declared_sizes(metadata: pq.FileMetaData, where: str) -> None:
     if metadata.num_rows == 0:
         raise InvalidDataset(f"{where}: the file has no rows.")
     limits = (
@@ -161,23 +160,33 @@ def _columns_of_one_input(schema: pa.Schema, features: list[str], where: str) ->
     return tuple(images or features)
 
 
-def _batch_rows(metadata: pq.FileMetaData, plan: _Plan) -> int:
-    """Rows per batch, so that a batch stays small even where every row is the largest cell that its column chunk can hold."""
-    selected = set(plan.selected())
-    largest, numbers = 1, 0
-    for group in (metadata.row_group(index) for index in range(metadata.num_row_groups)):
-        for chunk in (group.column(index) for index in range(metadata.num_columns)):
-            if chunk.path_in_schema.split(".")[0] not in selected:
-                continue
-            if chunk.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"):
-                largest = max(largest, chunk.total_uncompressed_size)
-            else:
-                numbers += chunk.num_values
-    if numbers * 8 > MAX_EXPANDED_BYTES:
-        raise DatasetTooLarge(
-            f"The columns declare {numbers:,} numbers, more than {MAX_EXPANDED_BYTES // 8:,}.", suggestion="Give fewer rows."
-        )
-    return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // largest))
+def _check_expanded_sizes(path: Path, columns: list[str], where: str) -> None:
+    """Reads the columns once in small batches and counts what they take in memory.
+
+    `datasets` decodes whole row groups, however small a batch it is asked for, and no size in the file bounds what a row group of
+    cells that a dictionary repeats takes then: 700 bytes can stand for 160 GB.
+    """
+    with pq.ParquetFile(path) as file:
+        rows = batch_rows(file.metadata)
+        for index in range(file.metadata.num_row_groups):
+            expanded = 0
+            for batch in file.iter_batches(batch_size=rows, row_groups=[index], columns=columns):
+                expanded += batch.nbytes
+                if expanded > MAX_ROW_GROUP_BYTES:
+                    raise DatasetTooLarge(
+                        f"{where}: row group {index} takes more than {MAX_ROW_GROUP_BYTES:,} bytes in memory.",
+                        suggestion="Write the file with smaller row groups, and images at the size of the model's input.",
+                    )
+
+
+def batch_rows(metadata: pq.FileMetaData) -> int:
+    """Rows per batch, so that a batch stays small even where every row is the largest cell that its row group can hold.
+
+    The sizes of single columns would be a closer bound, but pyarrow 26 ends the process, instead of raising, where it reads the metadata
+    of a column chunk that is damaged.
+    """
+    largest: int = max(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // max(largest, 1)))
 
 
 def _reader(spec: InputSpec, names: tuple[str, ...], schema: pa.Schema, num_rows: int, where: str) -> "ImageReader | NumberReader":
@@ -192,7 +201,7 @@ def _reader(spec: InputSpec, names: tuple[str, ...], schema: pa.Schema, num_rows
     return NumberReader(spec, names, num_rows, where)
 
 
-def _batches(path: Path, schema: pa.Schema, plan: _Plan, batch_rows: int, cache_dir: Path) -> Iterator[pa.Table]:
+def _batches(path: Path, schema: pa.Schema, plan: _Plan, cache_dir: Path) -> Iterator[pa.Table]:
     # Imported here because it takes seconds, and only parquet files need it.
     import datasets
 
@@ -214,7 +223,7 @@ def _batches(path: Path, schema: pa.Schema, plan: _Plan, batch_rows: int, cache_
             streaming=True,
             features=features,
             columns=plan.selected(),
-            batch_size=batch_rows,
+            batch_size=MAX_BATCH_ROWS,
             cache_dir=str(cache_dir),
         )
-        yield from rows.with_format("arrow").iter(batch_size=batch_rows)
+        yield from rows.with_format("arrow").iter(batch_size=MAX_BATCH_ROWS)
