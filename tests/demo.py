@@ -5,6 +5,7 @@
 
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -115,12 +116,15 @@ def running_service(folder: Path) -> Iterator[int]:
     """`bayespress serve` on a free port, from the environment of this Python; the value is the port."""
     command = [str(Path(sys.executable).with_name("bayespress")), "serve", "--port", "0", "--home", str(folder / "home")]
     log = folder / "serve.log"
+    # Matrices this small gain nothing from a second thread, and lose much where other processes want the same cores.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with log.open("wb") as output:
-        service = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        service = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         yield wait_until_ready(service, log)
     except Exception:
-        print(log.read_text(encoding="utf-8", errors="replace")[-4000:], file=sys.stderr)
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        print(*[line for line in lines if "service.requests" not in line][-60:], sep="\n", file=sys.stderr)
         raise
     finally:
         stop(service)
