@@ -48,8 +48,8 @@ def isolate(parent: int) -> None:
     except OSError as error:
         sys.stderr.write(f"launcher: the trainer keeps its network: {error}\n")
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    # Where memory runs out the kernel takes the trainer first, and not the process that holds the lease.
-    Path("/proc/self/oom_score_adj").write_text("900")
+    # Where memory runs out the kernel takes the trainer before the process that holds the lease, but not before a larger culprit.
+    Path("/proc/self/oom_score_adj").write_text("300")
     # Last, since a change of credentials clears it.
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

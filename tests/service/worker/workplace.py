@@ -93,7 +93,8 @@ class Workplace:
 
     def trainers(self) -> list[psutil.Process]:
         """Trainers and what they have started."""
-        return [process for process in processes_of(self.settings.home) if str(self.settings.work_root.resolve()) in _environment(process).get("HOME", "")]
+        work_root = str(self.settings.work_root.resolve())
+        return [process for process in processes_of(self.settings.home) if work_root in _environment(process).get("HOME", "")]
 
     def wait_until_empty(self, timeout_s: float = 10.0) -> None:
         """Until no process of this home and no work directory is left."""
