@@ -27,7 +27,7 @@ class _Step:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     dead: tuple[int, ...]  # slots that no later step reads
-    data: tuple[int, ...]  # positions of arguments that are data, not settings
+    data: tuple[int, ...]  # positions of the arguments that must lie on one device
     node: Node
 
 

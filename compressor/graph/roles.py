@@ -10,7 +10,10 @@ from compressor.graph.ops import OPERATORS, Flow
 
 
 class Role(Enum):
-    """WEIGHT: two or more dimensions, reaches a linear operator through layout operators. FIXED: settings, statistics, single numbers."""
+    """WEIGHT: two or more dimensions, reaches a linear operator through layout operators.
+
+    FIXED: what does not learn: bounds, indices, statistics, single numbers that are no bias.
+    """
 
     WEIGHT = "weight"
     TRAINABLE = "trainable"
@@ -29,7 +32,7 @@ def roles_of(nodes: Sequence[Node], floats: Mapping[str, np.ndarray]) -> dict[st
         through: frozenset[str] = frozenset()
         for slot, name in enumerate(node.inputs):
             found = origins.get(name, frozenset())
-            if slot in operator.settings:
+            if slot in operator.settings or slot in operator.frozen:
                 continue
             if operator.flow is Flow.LAYOUT:
                 through |= found

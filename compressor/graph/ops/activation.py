@@ -111,7 +111,7 @@ def log_softmax(node: Node) -> Run:
     return _along_axis(node, torch.log_softmax)
 
 
-@operator("Hardmax", settings=(0,))
+@operator("Hardmax", frozen=(0,))
 def hardmax(node: Node) -> Run:
     def first_maximum(x: Tensor, axis: int) -> Tensor:
         return torch.zeros_like(x).scatter(axis, x.argmax(axis, keepdim=True), 1)

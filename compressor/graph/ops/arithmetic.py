@@ -67,6 +67,10 @@ def clip(node: Node) -> Run:
     del node
 
     def run(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-        return x if low is None and high is None else torch.clamp(x, low, high)
+        if low is None and high is None:
+            return x
+        if all(bound is None or bound.device.type == "cpu" for bound in (low, high)):
+            return torch.clamp(x, *(None if bound is None else bound.item() for bound in (low, high)))
+        return torch.clamp(x, low, high)
 
     return run

@@ -20,13 +20,13 @@ plain_operators(
         "Not": torch.logical_not,
         "IsNaN": torch.isnan,
     },
-    settings=(0, 1),
+    frozen=(0, 1),
 )
 
-plain_operators(__name__, {"Where": torch.where}, settings=(0,))
+plain_operators(__name__, {"Where": torch.where}, frozen=(0,))
 
 
-@operator("IsInf", settings=(0,))
+@operator("IsInf", frozen=(0,))
 def is_inf(node: Node) -> Run:
     positive, negative = bool(node.int("detect_positive", 1)), bool(node.int("detect_negative", 1))
     return lambda x: (torch.isposinf(x) & positive) | (torch.isneginf(x) & negative)

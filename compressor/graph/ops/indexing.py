@@ -12,7 +12,7 @@ def _from_start(indices: Tensor, size: int) -> Tensor:
     return torch.where(indices < 0, indices + size, indices)
 
 
-@operator("Gather", flow=Flow.LOOKUP, weights=(0,), settings=(1,))
+@operator("Gather", flow=Flow.LOOKUP, weights=(0,), frozen=(1,))
 def gather(node: Node) -> Run:
     attribute = node.int("axis", 0)
 
@@ -24,13 +24,13 @@ def gather(node: Node) -> Run:
     return run
 
 
-@operator("GatherElements", settings=(1,))
+@operator("GatherElements", frozen=(1,))
 def gather_elements(node: Node) -> Run:
     axis = node.int("axis", 0)
     return lambda data, indices: data.gather(axis, _from_start(indices, data.shape[axis]).long())
 
 
-@operator("GatherND", settings=(1,))
+@operator("GatherND", frozen=(1,))
 def gather_nd(node: Node) -> Run:
     batch_dims = node.int("batch_dims", 0)
 

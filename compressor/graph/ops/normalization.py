@@ -10,7 +10,7 @@ from compressor.graph.ops.table import operator
 from compressor.graph.tensors import compute_dtype
 
 
-@operator("BatchNormalization", parameters=(1, 2), settings=(3, 4))
+@operator("BatchNormalization", parameters=(1, 2), frozen=(3, 4))
 def batch_normalization(node: Node) -> Run:
     epsilon = node.float("epsilon", 1e-5)
 

@@ -67,7 +67,7 @@ def reduction(node: Node) -> Run:
     return run
 
 
-@operator("ArgMax", "ArgMin", settings=(0,))
+@operator("ArgMax", "ArgMin", frozen=(0,))
 def arg_extreme(node: Node) -> Run:
     find = torch.argmax if node.op_type == "ArgMax" else torch.argmin
     axis, keep = node.int("axis", 0), bool(node.int("keepdims", 1))

@@ -35,7 +35,8 @@ class Operator:
         flow: how a Gaussian weight passes.
         weights: input slots in which the operator is linear.
         parameters: slots of biases and scales: trainable even where they hold one element.
-        settings: slots that steer the operator (shapes, bounds, statistics): never trainable.
+        settings: slots that are read as plain numbers (shapes, axes, bounds): never trainable, and left on the CPU.
+        frozen: slots of data that do not learn (conditions, indices, statistics).
         variance: builds f(x^2, var) of a linear operator where it is not `build` without bias.
         takes_mode: the function's first argument is whether the module trains.
         multiple: the function gives all outputs of the node; otherwise only the first may be used.
@@ -47,6 +48,7 @@ class Operator:
     weights: tuple[int, ...] = ()
     parameters: tuple[int, ...] = ()
     settings: tuple[int, ...] = ()
+    frozen: tuple[int, ...] = ()
     variance: Build | None = None
     takes_mode: bool = False
     multiple: bool = False
@@ -61,6 +63,7 @@ def operator(
     weights: tuple[int, ...] = (),
     parameters: tuple[int, ...] = (),
     settings: tuple[int, ...] = (),
+    frozen: tuple[int, ...] = (),
     variance: Build | None = None,
     takes_mode: bool = False,
     multiple: bool = False,
@@ -70,17 +73,17 @@ def operator(
     def enter(build: Build) -> Build:
         for name in names:
             OPERATORS[name] = Operator(
-                build, _family(build.__module__), flow, weights, parameters, settings, variance, takes_mode, multiple
+                build, _family(build.__module__), flow, weights, parameters, settings, frozen, variance, takes_mode, multiple
             )
         return build
 
     return enter
 
 
-def plain_operators(module: str, runs: Mapping[str, Run], *, settings: tuple[int, ...] = ()) -> None:
+def plain_operators(module: str, runs: Mapping[str, Run], *, settings: tuple[int, ...] = (), frozen: tuple[int, ...] = ()) -> None:
     """Enters operators without attributes: their function is the same for every node. `module` is the caller's __name__."""
     for name, run in runs.items():
-        OPERATORS[name] = Operator(partial(_same_for_every_node, run), _family(module), settings=settings)
+        OPERATORS[name] = Operator(partial(_same_for_every_node, run), _family(module), settings=settings, frozen=frozen)
 
 
 def check_elements(node: Node, shape: Sequence[int]) -> None:

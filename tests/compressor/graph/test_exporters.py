@@ -1,10 +1,14 @@
 """What PyTorch's exporters write runs here as in ONNX Runtime: values, gradients, shapes on another device, and the way back."""
 
+from typing import Any
+
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from onnx import ModelProto
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from compressor.graph.module import OnnxModule
 from compressor.graph.validate import parse_model
@@ -65,14 +69,24 @@ def test_the_way_back_is_exact(name: str, exporter: str) -> None:
     assert all(np.array_equal(before[key], after[key]) and before[key].dtype == after[key].dtype for key in before)
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet", "mobilenet", "shapes", "activations", "volume", "products"])
-def test_shapes_stay_on_the_cpu_while_the_data_are_elsewhere(name: str) -> None:
-    module = OnnxModule(parse_model(exported(name, "legacy-17")))
+class OneDevice(TorchDispatchMode):
+    """Fails where an operator gets data on two devices, as a CUDA kernel would. The device `meta` stands for any but the CPU."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.dim() > 0]
+        assert len({tensor.device.type for tensor in tensors}) <= 1, f"{func} on two devices"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "exporter"), [export for export in EXPORTS if export[1] in ("legacy-17", "dynamo", "dynamo-unoptimised")])
+def test_shapes_stay_on_the_cpu_while_the_data_are_elsewhere(name: str, exporter: str) -> None:
+    module = OnnxModule(parse_model(exported(name, exporter)))
     expected = module(rows_of(name)).shape
-    with torch.device("meta"):
-        x = torch.empty(5, *network(name).shape)
-    assert module.to("meta")(x).shape == expected
-    assert module(x).device.type == "meta"
+    x = torch.empty(5, *network(name).shape, device="meta")
+    with OneDevice():
+        result = module.to("meta")(x)
+    assert result.shape == expected
+    assert result.device.type == "meta"
 
 
 def test_every_parameter_of_an_unfolded_network_is_found() -> None:
