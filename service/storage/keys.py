@@ -24,12 +24,16 @@ def job_prefix(job_id: str) -> str:
     return f"jobs/{_segment(job_id)}"
 
 
+def attempt_prefix(job_id: str, fence: int) -> str:
+    return f"{job_prefix(job_id)}/{fence:d}"
+
+
 def input_key(job_id: str, name: str, suffix: str) -> str:
     return f"{job_prefix(job_id)}/inputs/{_segment(name + suffix)}"
 
 
 def checkpoint_key(job_id: str, fence: int) -> str:
-    return f"{job_prefix(job_id)}/{fence:d}/checkpoint.safetensors"
+    return f"{attempt_prefix(job_id, fence)}/checkpoint.safetensors"
 
 
 def checkpoint_fence(key: str) -> int | None:
@@ -39,4 +43,4 @@ def checkpoint_fence(key: str) -> int | None:
 
 
 def artifact_key(job_id: str, fence: int, name: str) -> str:
-    return f"{job_prefix(job_id)}/{fence:d}/artifacts/{_segment(name)}"
+    return f"{attempt_prefix(job_id, fence)}/artifacts/{_segment(name)}"

@@ -1,5 +1,6 @@
 """`ObjectStore`: the only caller of the object store. An object is seen whole or not at all."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -91,6 +92,11 @@ class ObjectStore:
     def list(self, prefix: str) -> list[str]:
         """Keys of all complete objects under the folder `prefix`, sorted."""
         return sorted(meta["path"] for page in obstore.list(self._store, prefix) for meta in page)
+
+    def delete(self, key: str) -> None:
+        """Removes the object; it need not exist."""
+        with contextlib.suppress(FileNotFoundError):
+            obstore.delete(self._store, key)
 
     def delete_prefix(self, prefix: str) -> None:
         """Removes every object under the folder `prefix`; it need not exist."""

@@ -85,3 +85,12 @@ def test_a_missing_object_is_a_file_not_found(store: ObjectStore, tmp_path: Path
         store.size("jobs/a/none")
     with pytest.raises(FileNotFoundError):
         asyncio.run(read(store, "jobs/a/none", 0, 1))
+
+
+def test_delete_removes_one_object_which_need_not_exist(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path)
+    store.put_bytes("jobs/a/1/x", b"x")
+    store.put_bytes("jobs/a/1/xy", b"y")
+    store.delete("jobs/a/1/x")
+    store.delete("jobs/a/1/x")
+    assert store.list("jobs") == ["jobs/a/1/xy"]
