@@ -26,7 +26,7 @@ MAX_PIXELS = 4096 * 4096
 # A dictionary-encoded column repeats one cell for a few bits a row, so no declared size bounds a batch but its number of rows:
 # batches are cut so that even rows of the largest cell that the row group can hold stay inside this. (One single list of numbers
 # can be repeated likewise within itself; there the trainer's limit on memory is the wall.)
-MAX_BATCH_BYTES = 512 * MIB
+MAX_BATCH_BYTES = 128 * MIB
 MAX_BATCH_ROWS = 1024
 
 # A .npz has an array per model input and the labels; archives of thousands of entries are bombs.

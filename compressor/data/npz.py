@@ -12,7 +12,7 @@ from numpy.lib import format as npy
 
 from compressor.data.dataset import Array, Dataset, InputSpec, Loaded, takes_integers, to_names
 from compressor.data.images import channel_axis
-from compressor.data.labels import check_label_array, missing_labels
+from compressor.data.labels import check_label_array, missing_labels, not_integers
 from compressor.data.limits import MAX_ARCHIVE_ENTRIES, MAX_EXPANDED_BYTES, MAX_ROWS
 from compressor.data.numeric import reshape_rows, to_input_type
 from compressor.data.unreadable import invalid_if_unreadable, regular_file
@@ -87,6 +87,8 @@ def _name_of(spec: InputSpec, inputs: Sequence[InputSpec], entries: dict[str, zi
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str, name: str) -> Array:
     with archive.open(info) as file:
         header = _read_header(file)
+        if name == LABELS and header.dtype.kind in "SU":
+            raise not_integers(where, name, "text")
         if header.dtype.kind not in "biuf" or header.dtype.itemsize > 8:
             raise InvalidDataset(
                 f"{where}: {name!r} holds {str(header.dtype)[:60]}; objects are never unpickled, only numbers are read.",

@@ -26,7 +26,7 @@ def scale_and_offset(scaling: ImageScaling, row_shape: Sequence[int]) -> tuple[F
     Args:
         scaling: "unit" gives [0, 1], "symmetric" [-1, 1], "imagenet" (x - mean) / std per channel.
         row_shape: shape of one image: [C, H, W], [H, W, C], [H, W] or flat. Grey takes the mean of the three channels'
-            means and deviations; a fourth channel (alpha) stays in [0, 1].
+            means and deviations, and a fourth channel (alpha) none.
     Returns: two float32 arrays with a dimension of 1 for the batch and for every axis but the channels'.
     """
     axis = channel_axis(row_shape)
