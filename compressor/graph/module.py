@@ -16,7 +16,7 @@ from compressor.graph.ops.table import MAX_MADE_ELEMENTS
 from compressor.graph.program import Program
 from compressor.graph.reader import Graph, read_graph
 from compressor.graph.roles import Role, roles_of
-from compressor.graph.tensors import FLOAT_TYPES, to_torch, torch_dtype
+from compressor.graph.tensors import FLOAT_TYPES, in_compute, to_torch, torch_dtype
 
 # Rows of the trial run that every module makes once, and how far a batch may differ from its rows taken one by one.
 _TRIAL_ROWS = 2
@@ -102,6 +102,7 @@ class OnnxModule(nn.Module):
                 suggestion="Export the model with its weights in the file (export_params=True), as initialisers or constants.",
             )
         self._input_slots = tuple(program.slot(spec.name) for spec in self.inputs)
+        self._input_dtypes = tuple(in_compute(spec.dtype) for spec in self.inputs)
 
     def tensors(self) -> dict[str, nn.Parameter]:
         """Every trainable float tensor of the graph under its ONNX name: an initialiser, or the output of a Constant node."""
@@ -111,7 +112,7 @@ class OnnxModule(nn.Module):
         """The output for a batch of any size.
 
         Args:
-            inputs: one tensor for each of `self.inputs`, batch first, on the module's device.
+            inputs: one tensor for each of `self.inputs`, batch first, on the module's device; cast where the dtype differs.
             values: tensors by ONNX name that take the place of those in `tensors()`; a GaussianValue draws noise as it flows.
             logits: the input of the final Softmax or LogSoftmax, where the output is one.
 
@@ -134,8 +135,8 @@ class OnnxModule(nn.Module):
         return self._program.run(name, self._values(inputs, replaced), training=self.training, device=inputs[0].device)
 
     def _values(self, inputs: Sequence[Tensor], replaced: Mapping[str, Tensor | GaussianValue]) -> Iterator[tuple[int, Any]]:
-        for slot, tensor in zip(self._input_slots, inputs, strict=True):
-            yield slot, tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+        for slot, dtype, tensor in zip(self._input_slots, self._input_dtypes, inputs, strict=True):
+            yield slot, tensor.to(dtype)
         for binding in self._parameter_bindings:
             value = replaced.get(binding.name)
             yield binding.slot, getattr(self, binding.key) if value is None else value

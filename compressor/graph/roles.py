@@ -1,12 +1,13 @@
 """What each float constant of a graph is: a weight that may become variational, another trainable tensor, or a fixed number."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import Enum, Flag, auto
 
 import numpy as np
 
 from compressor.graph.node import Node
-from compressor.graph.ops import OPERATORS, Flow
+from compressor.graph.ops import OPERATORS, Flow, Operator
 
 
 class Role(Enum):
@@ -20,35 +21,43 @@ class Role(Enum):
     FIXED = "fixed"
 
 
+class _Use(Flag):
+    """Where a value ends up, layout operators looked through."""
+
+    NONE = 0
+    WEIGHT = auto()
+    PARAMETER = auto()
+    OTHER = auto()
+
+
 def roles_of(nodes: Sequence[Node], floats: Mapping[str, np.ndarray]) -> dict[str, Role]:
-    """The role of every float constant that `nodes` read, by name; all operators must be in the table.
+    """The role of every float constant, by name; all operators must be in the table.
 
     The unit is the constant and not the node: a tensor that is read in two places, or through Identity, Transpose or Slice, is one.
     """
-    origins: dict[str, frozenset[str]] = {name: frozenset([name]) for name in floats}
-    roles = dict.fromkeys(floats, Role.FIXED)
-    for node in nodes:
+    uses: dict[str, _Use] = defaultdict(lambda: _Use.NONE)
+    for node in reversed(nodes):
         operator = OPERATORS[node.op_type]
-        through: frozenset[str] = frozenset()
+        below = _Use.NONE
+        for name in node.outputs:
+            below |= uses[name]
         for slot, name in enumerate(node.inputs):
-            found = origins.get(name, frozenset())
-            if slot in operator.settings or slot in operator.frozen:
-                continue
-            if operator.flow is Flow.LAYOUT:
-                through |= found
-                continue
-            for origin in found:
-                role = _role_at(slot, floats[origin], operator.weights, operator.parameters)
-                if role is Role.WEIGHT or roles[origin] is Role.FIXED:
-                    roles[origin] = role
-        if through:
-            origins.update(dict.fromkeys(node.outputs, through))
-    return roles
+            uses[name] |= _use_at(slot, operator, below)
+    return {name: _role(uses[name], array) for name, array in floats.items()}
 
 
-def _role_at(slot: int, array: np.ndarray, weights: tuple[int, ...], parameters: tuple[int, ...]) -> Role:
-    if slot in weights and array.ndim >= 2:
+def _use_at(slot: int, operator: Operator, below: _Use) -> _Use:
+    if slot in operator.settings or slot in operator.frozen:
+        return _Use.NONE
+    if operator.flow is Flow.LAYOUT:
+        return below
+    if slot in operator.weights:
+        return _Use.WEIGHT
+    return _Use.PARAMETER if slot in operator.parameters else _Use.OTHER
+
+
+def _role(use: _Use, array: np.ndarray) -> Role:
+    if _Use.WEIGHT in use and array.ndim >= 2:
         return Role.WEIGHT
-    if array.size > 1 or (array.ndim > 0 and slot in weights + parameters):
-        return Role.TRAINABLE
-    return Role.FIXED
+    is_parameter = bool(use & (_Use.WEIGHT | _Use.PARAMETER)) and array.ndim > 0
+    return Role.TRAINABLE if use and (is_parameter or array.size > 1) else Role.FIXED

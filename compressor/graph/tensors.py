@@ -43,7 +43,11 @@ def torch_dtype(elem_type: int) -> torch.dtype:
 
 def compute_dtype(elem_type: int) -> torch.dtype:
     """The dtype that the module computes in: half precision is trained in float32 and written back as half."""
-    dtype = torch_dtype(elem_type)
+    return in_compute(torch_dtype(elem_type))
+
+
+def in_compute(dtype: torch.dtype) -> torch.dtype:
+    """`dtype`, or float32 for half precision."""
     return torch.float32 if dtype in _HALF else dtype
 
 

@@ -80,6 +80,33 @@ def test_an_output_can_be_named() -> None:
     assert "'scores'" in caught.value.suggestion
 
 
+def test_a_label_beside_the_probabilities_is_left_out() -> None:
+    """As scikit-learn's classifiers are exported: the label comes from operators of ai.onnx.ml."""
+    nodes = [
+        node("MatMul", ["x", "w"], "scores"),
+        node("ArgMax", ["scores"], "place", axis=1),
+        helper.make_node("ArrayFeatureExtractor", ["classes", "place"], ["label"], domain="ai.onnx.ml"),
+        node("Softmax", ["scores"], "probabilities"),
+    ]
+    outputs = {"label": [1, "n"], "probabilities": ["n", 3]}
+    arrays = {"w": values(4, 3), "classes": np.array([7, 8, 9])}
+    model = model_of(nodes, {"x": ["n", 4]}, outputs, arrays, types={"label": TensorProto.INT64})
+    model.opset_import.add(domain="ai.onnx.ml", version=1)
+    module = OnnxModule(parse_model(model.SerializeToString()))
+    assert module.output.name == "probabilities"
+    assert module.tensors().keys() == {"w"}
+    with pytest.raises(UnsupportedTask):
+        OnnxModule(model, output="label")
+
+
+def test_inputs_are_cast_to_what_the_file_declares() -> None:
+    nodes = [node("Cast", ["x"], "f", to=TensorProto.DOUBLE), node("MatMul", ["f", "w"], "y")]
+    types = {"x": TensorProto.INT32, "y": TensorProto.DOUBLE}
+    module = OnnxModule(model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 2]}, {"w": values(4, 2).astype(np.float64)}, types=types))
+    assert module(torch.ones(3, 4)).dtype == torch.float64
+    assert module.tensors()["w"].dtype == torch.float64
+
+
 def test_every_missing_operator_is_named() -> None:
     nodes = [
         node("Einsum", ["x", "w"], "a", equation="ij,jk->ik", name="first"),
