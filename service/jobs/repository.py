@@ -109,19 +109,20 @@ class JobRepository:
             row = connection.execute(statement).one_or_none()
         return _to_job(row) if row else None
 
-    def end_abandoned(self) -> int:
+    def end_abandoned(self) -> list[str]:
         """Ends the jobs whose lease has run out and that no attempt may take over: cancelled ones, and those out of attempts."""
         expired = jobs.c.lease_until < self._now()
         cancelled = (
             update(jobs)
             .where(OPEN, jobs.c.status == Status.CANCELLING.value, expired)
             .values(status=Status.CANCELLED.value, lease_until=None, finished_at=self._now())
+            .returning(jobs.c.id)
         )
         exhausted = select(jobs).where(OPEN, jobs.c.status.in_(RESUMABLE), expired, jobs.c.attempts >= jobs.c.max_attempts)
         with self._engine.begin() as connection:
-            ended = connection.execute(cancelled).rowcount
+            ended = list(connection.execute(cancelled).scalars())
             found = [_to_job(row) for row in connection.execute(exhausted)]
-        return ended + sum(self._fail_exhausted(job) for job in found)
+        return ended + [job.id for job in found if self._fail_exhausted(job)]
 
     def release_dead(self, home: str, is_alive: Callable[[str], bool]) -> int:
         """Ends the leases that processes of `home` held and that are no longer alive."""

@@ -11,7 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.jobs.engine import create_engine
 from service.jobs.repository import JobRepository
 from service.settings import Settings
+from service.storage.store import ObjectStore
 from service.worker.executors.local import Attempt, LocalExecutor
+from service.worker.files import discard_all
 from service.worker.home import lock_home, remove_workdir, sweep_workdirs, workdir
 from service.worker.processes import is_alive, process_token
 from service.worker.trainer_process import TRAINER_COMMAND
@@ -47,6 +49,7 @@ class Dispatcher:
         self._repository = repository
         self._executor = executor
         self._home_id = home_id
+        self._store = ObjectStore(settings.store_root)
         self._process = process_token(os.getpid())
         self._overdue_since: dict[Attempt, float] = {}
 
@@ -56,7 +59,8 @@ class Dispatcher:
             await self._clear_up()
             await self._kill_overdue()
             await asyncio.to_thread(self._repository.release_dead, self._home_id, is_alive)
-            await asyncio.to_thread(self._repository.end_abandoned)
+            for job_id in await asyncio.to_thread(self._repository.end_abandoned):
+                await asyncio.to_thread(discard_all, job_id, self._store)
             await self._fill_slots()
         except SQLAlchemyError as error:
             logger.warning("the database does not answer: %s", error)

@@ -3,6 +3,8 @@
 import hashlib
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from compressor.config import CompressionConfig
@@ -74,6 +76,29 @@ def publish(job: Job, store: ObjectStore, folder: Path) -> list[Artifact]:
             )
         )
     return artifacts
+
+
+def discard_all(job_id: str, store: ObjectStore) -> None:
+    """Removes what a job without a result has left in the store, its inputs included."""
+    with _only_logged(job_id):
+        store.delete_prefix(keys.job_prefix(job_id))
+
+
+def discard_checkpoints(job: Job, store: ObjectStore) -> None:
+    """Removes what a job with a result no longer needs: all of the earlier attempts, and its own checkpoint."""
+    with _only_logged(job.id):
+        for fence in range(1, job.fence):
+            store.delete_prefix(keys.attempt_prefix(job.id, fence))
+        store.delete(keys.checkpoint_key(job.id, job.fence))
+
+
+@contextmanager
+def _only_logged(job_id: str) -> Iterator[None]:
+    """The job has its ending already; what cannot be removed only takes room."""
+    try:
+        yield
+    except Exception:
+        logger.exception("%s: not everything could be removed from the store", job_id)
 
 
 def sha256(path: Path) -> str:

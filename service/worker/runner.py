@@ -136,8 +136,7 @@ class Runner:
     def _write(self, ending: Ending) -> bool:
         job, repository = self._job, self._repository
         if ending.transient and job.attempts < job.max_attempts:
-            given_back = repository.requeue(job.id, job.fence, count_attempt=True, log_tail=ending.log_tail)
-            return given_back or repository.finish(job.id, job.fence, Status.CANCELLED)
+            return repository.requeue(job.id, job.fence, count_attempt=True, log_tail=ending.log_tail) or self._end_cancelled()
         finished = repository.finish(
             job.id,
             job.fence,
@@ -147,8 +146,20 @@ class Runner:
             verdict=ending.verdict,
             log_tail=ending.log_tail,
         )
-        # Not finished: somebody else has the job, or it was cancelled a moment ago.
-        return finished or repository.finish(job.id, job.fence, Status.CANCELLED)
+        if not finished:
+            # Somebody else has the job, or it was cancelled a moment ago.
+            return self._end_cancelled()
+        if ending.artifacts:
+            files.discard_checkpoints(job, self._store)
+        else:
+            files.discard_all(job.id, self._store)
+        return True
+
+    def _end_cancelled(self) -> bool:
+        finished = self._repository.finish(self._job.id, self._job.fence, Status.CANCELLED)
+        if finished:
+            files.discard_all(self._job.id, self._store)
+        return finished
 
     async def _give_up(self, reason: LeaseEnd) -> None:
         logger.info("%s attempt %d stops: %s", self._job.id, self._job.fence, reason.name.lower())
@@ -157,7 +168,7 @@ class Runner:
         try:
             if reason is LeaseEnd.SHUTDOWN and await asyncio.to_thread(self._repository.requeue, self._job.id, self._job.fence):
                 return
-            await asyncio.to_thread(self._repository.finish, self._job.id, self._job.fence, Status.CANCELLED)
+            await asyncio.to_thread(self._end_cancelled)
         except SQLAlchemyError as error:
             # The lease runs out by itself.
             logger.warning("%s could not be given back: %s", self._job.id, error)

@@ -136,14 +136,14 @@ def test_end_abandoned(repository: JobRepository) -> None:
     running = insert_job(repository)
     claim(repository)
     assert repository.claim_next(60, home="home", process="p") is None
-    assert repository.end_abandoned() == 2
+    assert repository.end_abandoned() == [cancelling.id, crashing.id]
     assert read(repository, cancelling.id).status is Status.CANCELLED
     failed = read(repository, crashing.id)
     assert failed.error is not None
     assert (failed.status, failed.error.code) == (Status.FAILED, "trainer_crashed")
     assert "line 1\nline 2" in failed.error.detail
     assert read(repository, running.id).status is Status.VALIDATING
-    assert repository.end_abandoned() == 0
+    assert repository.end_abandoned() == []
 
 
 def test_release_dead_frees_only_dead_processes_of_its_home(repository: JobRepository) -> None:

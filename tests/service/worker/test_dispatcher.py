@@ -14,7 +14,6 @@ import psutil
 import pytest
 
 from service.jobs.states import Status
-from service.storage import keys
 from tests.service.worker.workplace import FAKE_TRAINER, Workplace, small_settings, wait_until
 
 
@@ -47,6 +46,8 @@ def test_a_job_succeeds(served: Workplace) -> None:
     assert [artifact.name for artifact in done.artifacts] == ["model.onnx", "report.json"]
     content = served.artifact(done, "model.onnx")
     assert content == b"began at step 0"
+    # The checkpoint has gone, what the client sent has not.
+    wait_until(lambda: set(served.stored(done.id)) == {done.inputs["model"].key, *(item.key for item in done.artifacts)})
     assert (done.artifacts[0].bytes, done.artifacts[0].sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
@@ -64,6 +65,7 @@ def test_failures_next_to_each_other_and_the_service_goes_on(served: Workplace) 
     assert (crash.status, crash.error.code, crash.attempts) == ("failed", "trainer_crashed", 3)
     assert "something went wrong here" in crash.error.detail
     assert good.status is Status.SUCCEEDED
+    wait_until(lambda: not any(served.stored(job.id) for job in (client, memory, crash)))
 
 
 def test_slots_are_filled_and_not_exceeded(served: Workplace) -> None:
@@ -83,6 +85,7 @@ def test_cancel_ends_a_running_job_at_once(served: Workplace) -> None:
     job = served.wait_until_finished(job_id)
     assert (job.status, job.artifacts, job.error) == (Status.CANCELLED, [], None)
     assert served.trainers() == []
+    wait_until(lambda: served.stored(job_id) == [])
     assert time.monotonic() - asked < 3
 
 
@@ -107,6 +110,7 @@ def test_a_runner_that_dies_again_and_again_fails_the_job(served: Workplace) -> 
     job = served.wait_until_finished(job_id)
     assert job.error is not None
     assert (job.status, job.attempts, job.error.code) == (Status.FAILED, 2, "trainer_crashed")
+    wait_until(lambda: served.stored(job_id) == [])
     assert "the last line" in job.error.detail
 
 
@@ -142,7 +146,7 @@ def test_kill_9_and_the_job_goes_on_from_its_checkpoint(workplace: Workplace, vi
     done = workplace.wait_until_finished(job_id)
     assert (done.status, done.fence) == (Status.SUCCEEDED, 3)
     assert int(workplace.artifact(done, "model.onnx").split()[-1]) >= 2
-    assert [key for key in workplace.store.list(keys.job_prefix(job_id)) if "artifacts" in key] == [item.key for item in done.artifacts]
+    assert [key for key in workplace.stored(job_id) if "artifacts" in key] == [item.key for item in done.artifacts]
     workplace.end(dispatcher)
 
 

@@ -72,6 +72,9 @@ class Workplace:
         self.store.get_to_file(artifact.key, path)
         return path.read_bytes()
 
+    def stored(self, job_id: str) -> list[str]:
+        return self.store.list(keys.job_prefix(job_id))
+
     def start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "tests.service.worker.run_dispatcher", *self._trainer_command]
         return subprocess.Popen(command, env=self.environment, start_new_session=True)
