@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from compressor import CompressionConfig, DataReference, Progress, compress
+from compressor.training.rows import Rows
+from compressor.training.threads import sensible_threads
 from tests.benchmarks.mnist import TEST, find_data, read_arrays, write_parts
 
 # How each network is trained and compressed. Everything else is the default of the product.
 _DENSE = {"300-100": {"epochs": 20, "batch_size": 128}, "5": {"epochs": 10, "batch_size": 128}}
-_CONFIG: dict[str, dict[str, Any]] = {"300-100": {"max_metric_drop": 0.003}, "5": {"max_metric_drop": 0.003}}
+_CONFIG: dict[str, dict[str, Any]] = {"300-100": {"max_metric_drop": 0.005}, "5": {"max_metric_drop": 0.003}}
 _LINES = {"300-100": {"compression_ratio": 68.0, "error": 0.0192, "error_dense": 0.0175}}
 
 
@@ -94,8 +96,10 @@ def run_seed(name: str, data: Path, seed: int, options: dict[str, Any]) -> dict[
         images, labels = read_arrays(train)
         torch.manual_seed(seed)
         network = NETWORKS[name]()
+        rows = Rows((images,), labels, lambda inputs: inputs)
         started = time.monotonic()
-        train_dense(network, images, labels, seed=seed, **_DENSE[name])
+        with sensible_threads(network, rows, _DENSE[name]["batch_size"]):
+            train_dense(network, images, labels, seed=seed, **_DENSE[name])
         seconds_dense = time.monotonic() - started
         export(network, folder / "dense.onnx")
         reference = DataReference(train=str(train), validation=str(validation), test=str(data / TEST))
