@@ -213,7 +213,7 @@ def _batches(path: Path, schema: pa.Schema, plan: _Plan, cache_dir: Path) -> Ite
         if is_image(schema.field(names[0]).type):
             features[names[0]] = datasets.Image(decode=False)
     # `datasets` takes the path for a glob and for a chained URL, and finds no rows where it holds [, * or ::, hence the plain name.
-    with tempfile.TemporaryDirectory(prefix="rows-") as folder, offline():
+    with tempfile.TemporaryDirectory(prefix="rows-") as folder, tempfile.TemporaryDirectory(dir=cache_dir) as cache, offline():
         link = Path(folder, "rows.parquet")
         link.symlink_to(path.resolve())
         rows: Any = datasets.load_dataset(
@@ -224,6 +224,6 @@ def _batches(path: Path, schema: pa.Schema, plan: _Plan, cache_dir: Path) -> Ite
             features=features,
             columns=plan.selected(),
             batch_size=MAX_BATCH_ROWS,
-            cache_dir=str(cache_dir),
+            cache_dir=cache,
         )
         yield from rows.with_format("arrow").iter(batch_size=MAX_BATCH_ROWS)

@@ -58,7 +58,9 @@ def test_half_precision_is_compared_in_half_precision(tmp_path: Path) -> None:
     half = WEIGHT.astype(np.float16)
     path = tmp_path / "model.onnx"
     path.write_bytes(sparse_onnx.to_sparse(linear(half)).SerializeToString())
-    verify.verify_model(path, {"w": WEIGHT}, [ROWS], EXACT, tolerance=5e-3)
+    verify.verify_model(path, {"w": WEIGHT}, [ROWS], EXACT)
+    with pytest.raises(ArtifactMismatch):
+        verify.verify_model(path, {"w": WEIGHT}, [ROWS], EXACT + 0.02 * np.abs(EXACT).max())
     assert sparse_onnx.read(path)["w"].dtype == np.float16
 
 

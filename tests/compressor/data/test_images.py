@@ -175,6 +175,11 @@ def test_a_file_that_datasets_wrote_is_read(tmp_path, load, spec) -> None:
     assert labels.tolist() == [index % 3 for index in range(20)]
 
 
+def test_nothing_is_left_behind_in_the_cache(image_file, load, spec, png, tmp_path) -> None:
+    load(image_file([{"bytes": png(one), "path": None} for one in GREY]), spec((None, 1, 6, 5)))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_odd_file_names_are_no_globs_and_no_addresses(image_file, load, spec, png, tmp_path) -> None:
     folder = tmp_path / "x[1]::b {y} ?"
     folder.mkdir()
