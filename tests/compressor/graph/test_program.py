@@ -2,6 +2,7 @@
 
 import weakref
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -29,9 +30,9 @@ def test_dead_values_are_freed_while_the_program_runs(monkeypatch: pytest.Monkey
         most = max(most, sum(reference() is not None for reference in alive))
         return result
 
-    monkeypatch.setitem(OPERATORS, "Exp", replace(OPERATORS["Exp"], build=lambda node: watched))
+    monkeypatch.setitem(OPERATORS, "Exp", replace(OPERATORS["Exp"], build=lambda _node: watched))
     names = [f"v{index}" for index in range(20)]
-    nodes = [made("Exp", (before,), after) for before, after in zip(names, names[1:], strict=False)]
+    nodes = [made("Exp", (before,), after) for before, after in pairwise(names)]
     program = Program([*nodes, made("Add", (names[3], names[-1]), "y")], ["y"])
     result = program.run("y", [(program.slot("v0"), torch.zeros(2))], training=False, device=CPU)
     assert torch.equal(result, torch.full((2,), 22.0))
