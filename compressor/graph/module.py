@@ -246,6 +246,8 @@ def _check_input_size(spec: ValueSpec, rows: int, sizes: Sequence[int]) -> None:
 
 
 def _static_batch(inputs: Sequence[ValueSpec]) -> int | None:
+    if not inputs:
+        raise UnsupportedModel("The model has no input.", suggestion="Export a model that computes its output from an input.")
     for spec in inputs:
         if not spec.shape:
             raise UnsupportedModel(
@@ -258,7 +260,7 @@ def _static_batch(inputs: Sequence[ValueSpec]) -> int | None:
         raise UnsupportedModel(
             "The inputs have different batch sizes.", suggestion="Export the model with one batch axis, first in every input."
         )
-    return first.pop() if first else None
+    return first.pop()
 
 
 def _logits(nodes: Sequence[Node], output: str) -> str:

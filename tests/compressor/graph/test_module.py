@@ -274,6 +274,12 @@ def test_inputs_must_agree_on_the_batch() -> None:
         OnnxModule(model_of(nodes, {"x": [2, 4], "z": [1, 3]}, {"y": [2, 3]}, {"w": values(4, 3)}))
 
 
+def test_a_model_without_input_is_refused() -> None:
+    nodes = [node("MatMul", ["v", "w"], "y")]
+    with pytest.raises(UnsupportedModel, match="no input"):
+        OnnxModule(model_of(nodes, {}, {"y": [2, 3]}, {"v": values(2, 4), "w": values(4, 3)}))
+
+
 def test_several_inputs_are_taken_in_the_order_of_the_file() -> None:
     nodes = [node("MatMul", ["x", "w"], "a"), node("Add", ["a", "z"], "y")]
     module = OnnxModule(model_of(nodes, {"z": ["n", 3], "x": ["n", 4]}, {"y": ["n", 3]}, {"w": values(4, 3)}))
