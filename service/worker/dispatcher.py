@@ -64,6 +64,9 @@ class Dispatcher:
             await self._fill_slots()
         except SQLAlchemyError as error:
             logger.warning("the database does not answer: %s", error)
+        except Exception:
+            # One bad row or a full disk must not end the service for everybody.
+            logger.exception("a round of the dispatcher failed")
 
     async def shut_down(self) -> None:
         """SIGTERM to the runners, which give their jobs back; what is left after a while is killed."""

@@ -5,10 +5,12 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 PROC = Path("/proc")
 PR_SET_PDEATHSIG = 1
+KILL_ROUNDS = 100
 
 
 def process_token(pid: int) -> str:
@@ -36,16 +38,18 @@ def kill_group(process_group: int) -> None:
         os.killpg(process_group, signal.SIGKILL)
 
 
-def kill_strays(home: Path) -> int:
+def kill_strays(home: Path) -> None:
     """Kills every process that was started with HOME=`home`, its descendants included, whoever their parent is by now."""
     marker = f"HOME={home}".encode()
-    killed = 0
-    while strays := [pid for pid in _pids() if pid != os.getpid() and marker in _environment(pid)]:
+    # More than once, since a process may start another while we look; not for ever, since one may hang in the kernel.
+    for _ in range(KILL_ROUNDS):
+        strays = [pid for pid in _pids() if pid != os.getpid() and marker in _environment(pid)]
+        if not strays:
+            return
         for pid in strays:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        killed += len(strays)
-    return killed
+        time.sleep(0.005)
 
 
 def resident_bytes(pid: int) -> int:

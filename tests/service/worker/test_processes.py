@@ -33,11 +33,10 @@ def test_kill_strays_kills_by_home_alone(tmp_path: Path) -> None:
     home, other = tmp_path / "a", tmp_path / "ab"
     inside = subprocess.Popen(["sleep", "1000"], env=os.environ | {"HOME": str(home)}, start_new_session=True)
     with subprocess.Popen(["sleep", "1000"], env=os.environ | {"HOME": str(other)}) as outside:
-        assert kill_strays(home) >= 1
+        kill_strays(home)
         assert inside.wait(5) == -9
         assert outside.poll() is None
         outside.kill()
-    assert kill_strays(home) == 0
 
 
 def test_one_dispatcher_per_home_and_its_name_stays(tmp_path: Path) -> None:
