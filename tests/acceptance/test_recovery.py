@@ -37,7 +37,7 @@ def test_kill_9_of_the_service_then_the_job_goes_on_then_cancel(tmp_path: Path) 
     home = tmp_path / "home"
     store = ObjectStore(home / "store")
     with served(home) as service:
-        job_id = submit(service, epochs=400)
+        job_id = submit(service, epochs=700)
         wait_until(lambda: f"{job_prefix(job_id)}/1/checkpoint.safetensors" in store.list(job_prefix(job_id)), TIMEOUT_S)
         before = get(service, job_id)
         first = {process.pid for process in processes_of(home)}
