@@ -43,9 +43,7 @@ class CompressionConfig(BaseModel):
     kl_warmup_fraction: Probability = Field(default=0.3, description="Part of the steps over which the KL weight rises from 0 to beta.")
 
     # The optimiser
-    epochs: int | None = Field(
-        default=None, ge=1, le=10_000, description="Epochs of one branch. Unset: about 4,300 steps, 10 to 100."
-    )
+    epochs: int | None = Field(default=None, ge=1, le=10_000, description="Epochs of one branch. Unset: about 4,300 steps, 10 to 100.")
     batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Rows per step. Unset: by the number of training rows.")
     learning_rate_mean: float = Field(default=1e-2, gt=0.0, le=1.0, description="Adam's initial step for the means and biases.")
     learning_rate_log_sigma2: float = Field(default=1e-3, gt=0.0, le=1.0, description="Adam's initial step for log_sigma2.")

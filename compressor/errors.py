@@ -1,32 +1,32 @@
 """Every error that the library raises, each with a stable code that the service gives on unchanged.
 
-    CompressionError
-    ├── ClientError                     the request can be mended by whoever sent it (CLI: exit 2)
-    │   ├── InvalidConfig               invalid_config
-    │   ├── ModelError
-    │   │   ├── InvalidModel            invalid_model
-    │   │   ├── ExternalData            external_data
-    │   │   ├── GraphTooLarge           graph_too_large
-    │   │   ├── UnsupportedModel        unsupported_model
-    │   │   ├── UnsupportedOperator     unsupported_operator
-    │   │   └── NoWeights               no_weights
-    │   ├── DatasetError
-    │   │   ├── InvalidDataset          invalid_dataset
-    │   │   ├── ExternalReference       external_reference
-    │   │   ├── DatasetTooLarge         dataset_too_large
-    │   │   ├── MissingLabels           missing_labels
-    │   │   ├── LabelOutOfRange         label_out_of_range
-    │   │   ├── ShapeMismatch           shape_mismatch
-    │   │   └── UnsupportedTask         unsupported_task
-    │   ├── DeviceUnavailable           device_unavailable
-    │   ├── NotBetterThanGuessing       not_better_than_guessing
-    │   └── InvalidArtifact             invalid_artifact
-    ├── GateNotMet                      gate_not_met (CLI: exit 3; every artifact is kept)
-    └── TrainingError                   the run itself failed (CLI: exit 1)
-        ├── OutOfMemory                 out_of_memory
-        ├── Diverged                    diverged
-        ├── ArtifactMismatch            artifact_mismatch
-        └── TrainerCrashed              trainer_crashed
+CompressionError
+├── ClientError                     the request can be mended by whoever sent it (CLI: exit 2)
+│   ├── InvalidConfig               invalid_config
+│   ├── ModelError
+│   │   ├── InvalidModel            invalid_model
+│   │   ├── ExternalData            external_data
+│   │   ├── GraphTooLarge           graph_too_large
+│   │   ├── UnsupportedModel        unsupported_model
+│   │   ├── UnsupportedOperator     unsupported_operator
+│   │   └── NoWeights               no_weights
+│   ├── DatasetError
+│   │   ├── InvalidDataset          invalid_dataset
+│   │   ├── ExternalReference       external_reference
+│   │   ├── DatasetTooLarge         dataset_too_large
+│   │   ├── MissingLabels           missing_labels
+│   │   ├── LabelOutOfRange         label_out_of_range
+│   │   ├── ShapeMismatch           shape_mismatch
+│   │   └── UnsupportedTask         unsupported_task
+│   ├── DeviceUnavailable           device_unavailable
+│   ├── NotBetterThanGuessing       not_better_than_guessing
+│   └── InvalidArtifact             invalid_artifact
+├── GateNotMet                      gate_not_met (CLI: exit 3; every artifact is kept)
+└── TrainingError                   the run itself failed (CLI: exit 1)
+    ├── OutOfMemory                 out_of_memory
+    ├── Diverged                    diverged
+    ├── ArtifactMismatch            artifact_mismatch
+    └── TrainerCrashed              trainer_crashed
 """
 
 from collections.abc import Iterator

@@ -59,8 +59,7 @@ def to_onnx(layers: list[nn.Linear]) -> onnx.ModelProto:
     for index, layer in enumerate(layers):
         names = [f"layer{index}.weight", f"layer{index}.bias"]
         initializers += [
-            numpy_helper.from_array(tensor.detach().numpy(), name)
-            for tensor, name in zip((layer.weight, layer.bias), names, strict=True)
+            numpy_helper.from_array(tensor.detach().numpy(), name) for tensor, name in zip((layer.weight, layer.bias), names, strict=True)
         ]
         last = index == len(layers) - 1
         nodes.append(helper.make_node("Gemm", [value, *names], ["scores" if last else f"a{index}"], transB=1))
