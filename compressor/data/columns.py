@@ -12,6 +12,7 @@ from compressor.data.images import ImageColumn
 from compressor.data.labels import check_range, float_labels, not_integers
 from compressor.data.limits import MAX_EXPANDED_BYTES
 from compressor.data.numeric import shape_mismatch, to_input_type, to_row_shape
+from compressor.data.source import Source
 from compressor.errors import DatasetError, DatasetTooLarge, InvalidDataset, MissingLabels, ShapeMismatch
 
 
@@ -29,7 +30,7 @@ def is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
-def label_type_error(kind: pa.DataType, where: str, name: str) -> DatasetError | None:
+def label_type_error(kind: pa.DataType, where: Source, name: str) -> DatasetError | None:
     """Why a column of this type is no label, or None where it may be one."""
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return None
@@ -44,7 +45,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _no_label(where: str, name: str, row: int) -> MissingLabels:
+def _no_label(where: Source, name: str, row: int) -> MissingLabels:
     return MissingLabels(f"{where}, row {row}: the label is null.", param=name, suggestion="Label the row or drop it.")
 
 
@@ -58,7 +59,7 @@ def _one_array(batch: pa.Table, name: str) -> pa.Array:
 
 
 class LabelReader:
-    def __init__(self, name: str, num_rows: int, num_classes: int, where: str) -> None:
+    def __init__(self, name: str, num_rows: int, num_classes: int, where: Source) -> None:
         self._name = name
         self._num_classes = num_classes
         self._where = where
@@ -76,7 +77,7 @@ class LabelReader:
 
 
 class ImageReader:
-    def __init__(self, spec: InputSpec, name: str, num_rows: int, where: str) -> None:
+    def __init__(self, spec: InputSpec, name: str, num_rows: int, where: Source) -> None:
         self._name = name
         self._images = ImageColumn(spec, name, num_rows, where)
 
@@ -97,7 +98,7 @@ class ImageReader:
 class NumberReader:
     """Columns side by side in the given order; a list column counts as many numbers as its rows hold."""
 
-    def __init__(self, spec: InputSpec, names: tuple[str, ...], num_rows: int, where: str) -> None:
+    def __init__(self, spec: InputSpec, names: tuple[str, ...], num_rows: int, where: Source) -> None:
         self._spec = spec
         self._names = names
         self._num_rows = num_rows
@@ -129,6 +130,7 @@ class NumberReader:
         if width * self._num_rows * blocks[0].itemsize > MAX_EXPANDED_BYTES:
             raise DatasetTooLarge(
                 f"{self._where}: {self._num_rows:,} rows of {width:,} numbers take more than {MAX_EXPANDED_BYTES:,} bytes.",
+                param=self._names[0],
                 suggestion="Give fewer rows.",
             )
         return np.empty((self._num_rows, width), dtype=blocks[0].dtype)

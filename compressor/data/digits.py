@@ -6,19 +6,24 @@ from sklearn.datasets import load_digits
 from compressor.data.dataset import Dataset, InputSpec, Loaded
 from compressor.data.labels import check_range
 from compressor.data.numeric import reshape_rows, to_input_type
+from compressor.data.source import Source
 from compressor.errors import ShapeMismatch
 
 DIGITS = "builtin:digits"
 
 
-def read_digits(inputs: tuple[InputSpec, ...], num_classes: int) -> Loaded:
+def read_digits(where: Source, inputs: tuple[InputSpec, ...], num_classes: int) -> Loaded:
     """The digits with values in [0, 1] (sixteenths) in the shape of the model's one input.
 
     Raises: ShapeMismatch, LabelOutOfRange.
     """
     if len(inputs) != 1:
-        raise ShapeMismatch(f"{DIGITS} has one feature array but the model has {len(inputs)} inputs.", param=DIGITS)
+        raise ShapeMismatch(
+            f"{where}: one array of features, but the model has {len(inputs)} inputs.",
+            param=where.part,
+            suggestion="Give rows of your own, or a model with one input.",
+        )
     pixels, classes = load_digits(return_X_y=True)
-    values = to_input_type(pixels.astype(np.float32) / 16, inputs[0], DIGITS, "x")
-    rows = reshape_rows(values, inputs[0], DIGITS, "x")
-    return Loaded(Dataset((rows,), check_range(classes, num_classes, DIGITS, "y")), images=False)
+    values = to_input_type(pixels.astype(np.float32) / 16, inputs[0], where, "x")
+    rows = reshape_rows(values, inputs[0], where, "x")
+    return Loaded(Dataset((rows,), check_range(classes, num_classes, where, "y")), images=False)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from compressor.data.dataset import Array, InputSpec, to_text
 from compressor.data.limits import MAX_CELL_BYTES, MAX_EXPANDED_BYTES, MAX_PIXELS
+from compressor.data.source import Source
 from compressor.errors import DatasetTooLarge, ExternalReference, InvalidDataset, ShapeMismatch
 
 # What classification sets use; each further format is one more parser that reads bytes of a stranger.
@@ -65,7 +66,7 @@ def _geometry(spec: InputSpec, size: tuple[int, int], is_grey: bool) -> _Geometr
 class ImageColumn:
     """Collects the images of one column, batch by batch, into one uint8 array [N, *row_shape]."""
 
-    def __init__(self, spec: InputSpec, name: str, num_rows: int, where: str) -> None:
+    def __init__(self, spec: InputSpec, name: str, num_rows: int, where: Source) -> None:
         self._spec = spec
         self._name = name
         self._num_rows = num_rows
@@ -170,7 +171,7 @@ class ImageColumn:
         )
 
 
-def external_reference(where: str, name: str, row: int) -> ExternalReference:
+def external_reference(where: Source, name: str, row: int) -> ExternalReference:
     return ExternalReference(
         f"{where}, row {row}: the image {name!r} is a path without bytes; no file and no address outside the dataset is read.",
         param=name,

@@ -3,10 +3,11 @@
 import numpy as np
 
 from compressor.data.dataset import Array, Labels, to_names
+from compressor.data.source import Source
 from compressor.errors import InvalidDataset, LabelOutOfRange, MissingLabels, UnsupportedTask
 
 
-def missing_labels(where: str, wanted: str, found: list[str]) -> MissingLabels:
+def missing_labels(where: Source, wanted: str, found: list[str]) -> MissingLabels:
     return MissingLabels(
         f"{where}: there are no labels under {wanted}. Found: {to_names(found)}.",
         param=wanted,
@@ -14,7 +15,7 @@ def missing_labels(where: str, wanted: str, found: list[str]) -> MissingLabels:
     )
 
 
-def not_integers(where: str, name: str, kind: str) -> InvalidDataset:
+def not_integers(where: Source, name: str, kind: str) -> InvalidDataset:
     return InvalidDataset(
         f"{where}: the labels {name!r} are {kind}, not integer classes.",
         param=name,
@@ -22,7 +23,7 @@ def not_integers(where: str, name: str, kind: str) -> InvalidDataset:
     )
 
 
-def float_labels(where: str, name: str, kind: str) -> UnsupportedTask:
+def float_labels(where: Source, name: str, kind: str) -> UnsupportedTask:
     return UnsupportedTask(
         f"{where}: the labels {name!r} are {kind}; only classification by integer classes is supported, not regression.",
         param=name,
@@ -30,7 +31,7 @@ def float_labels(where: str, name: str, kind: str) -> UnsupportedTask:
     )
 
 
-def check_range(labels: Array, num_classes: int, where: str, name: str, first_row: int = 0) -> Labels:
+def check_range(labels: Array, num_classes: int, where: Source, name: str, first_row: int = 0) -> Labels:
     """Integer or boolean `labels` as int64.
 
     Raises: LabelOutOfRange naming the first row whose label is not in [0, num_classes).
@@ -47,7 +48,7 @@ def check_range(labels: Array, num_classes: int, where: str, name: str, first_ro
     return labels.astype(np.int64)
 
 
-def check_label_array(labels: Array, num_classes: int, where: str, name: str) -> Labels:
+def check_label_array(labels: Array, num_classes: int, where: Source, name: str) -> Labels:
     """A whole array of labels, [N] or [N, 1], as int64.
 
     Raises: UnsupportedTask (floats), InvalidDataset (one-hot, strings), LabelOutOfRange.

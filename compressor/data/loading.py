@@ -9,6 +9,7 @@ from compressor.data.dataset import InputSpec, Loaded, Parts
 from compressor.data.digits import DIGITS, read_digits
 from compressor.data.npz import read_npz
 from compressor.data.parquet import read_parquet
+from compressor.data.source import Source
 from compressor.data.split import carve
 from compressor.errors import InvalidDataset
 from compressor.protocol import DataReference
@@ -39,10 +40,13 @@ def load_parts(
     def read(part: str, source: str) -> Loaded:
         return _read(part, source, inputs, num_classes, config, cache_dir)
 
-    train = read("train", reference.train)
+    # In messages the parts have the client's names, for whom the rows to train on are the dataset.
+    train = read("dataset", reference.train)
     sources = {"validation": reference.validation, "test": reference.test}
-    loaded = {"train": train, **{part: read(part, source) for part, source in sources.items() if source is not None}}
-    _check_alike(list(loaded.values()))
+    given = {part: read(part, source) for part, source in sources.items() if source is not None}
+    for part, one in given.items():
+        _check_alike(train, one, part)
+    loaded = {"train": train, **given}
     parts = {part: one.dataset for part, one in loaded.items()}
     warnings = [warning for one in loaded.values() for warning in one.warnings]
 
@@ -59,9 +63,9 @@ def load_parts(
 
 def _read(part: str, source: str, inputs: Sequence[InputSpec], num_classes: int, config: CompressionConfig, cache_dir: Path) -> Loaded:
     if source == DIGITS:
-        return read_digits(tuple(inputs), num_classes)
+        return read_digits(Source(part, DIGITS), tuple(inputs), num_classes)
     path = Path(source)
-    where = f"{part} ({path.name[:60]})"
+    where = Source(part, path.name)
     if path.suffix.lower() == ".parquet":
         return read_parquet(path, where, inputs, num_classes, config.label_column, cache_dir)
     if path.suffix.lower() == ".npz":
@@ -73,12 +77,12 @@ def _read(part: str, source: str, inputs: Sequence[InputSpec], num_classes: int,
     )
 
 
-def _check_alike(given: Sequence[Loaded]) -> None:
-    """All parts must be of the kind and row shape of the first: dynamic dimensions and scaling are chosen once."""
-    first = given[0]
-    kinds = [[(array.dtype, array.shape[1:]) for array in loaded.dataset.inputs] for loaded in given]
-    if any(kind != kinds[0] or loaded.images != first.images for kind, loaded in zip(kinds, given, strict=True)):
+def _check_alike(train: Loaded, other: Loaded, part: str) -> None:
+    """All parts must be of the kind and row shape of the training rows: dynamic dimensions and scaling are chosen once."""
+    kinds = [[(array.dtype, array.shape[1:]) for array in loaded.dataset.inputs] for loaded in (train, other)]
+    if kinds[0] != kinds[1] or train.images != other.images:
         raise InvalidDataset(
-            "The parts differ in kind: one holds images and another numbers, or their rows differ in shape.",
-            suggestion="Write train, validation and test in the same way.",
+            f"{part} and dataset differ in kind: one holds images and another numbers, or their rows differ in shape.",
+            param=part,
+            suggestion="Write dataset, validation and test in the same way.",
         )

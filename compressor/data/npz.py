@@ -15,6 +15,7 @@ from compressor.data.images import channel_axis
 from compressor.data.labels import check_label_array, missing_labels, not_integers
 from compressor.data.limits import MAX_ARCHIVE_ENTRIES, MAX_EXPANDED_BYTES, MAX_ROWS
 from compressor.data.numeric import reshape_rows, to_input_type
+from compressor.data.source import Source
 from compressor.data.unreadable import invalid_if_unreadable, regular_file
 from compressor.errors import DatasetTooLarge, InvalidDataset, ShapeMismatch
 
@@ -28,7 +29,7 @@ class _Header:
     dtype: np.dtype[np.generic]
 
 
-def read_npz(path: Path, where: str, inputs: Sequence[InputSpec], num_classes: int) -> Loaded:
+def read_npz(path: Path, where: Source, inputs: Sequence[InputSpec], num_classes: int) -> Loaded:
     """The arrays x (or one named after each input, where the model has several) and y.
 
     uint8 arrays of rank 3 and more are images, whose scaling is still to be chosen; everything else is taken as it is.
@@ -48,7 +49,7 @@ def read_npz(path: Path, where: str, inputs: Sequence[InputSpec], num_classes: i
         labels = _read(archive, entries[LABELS], where, LABELS)
         arrays = [_read(archive, entries[name], where, name) for name in names]
     if labels.ndim == 0 or len(labels) == 0:
-        raise InvalidDataset(f"{where}: the file has no rows.", param=LABELS)
+        raise InvalidDataset(f"{where}: the file has no rows.", param=where.part, suggestion="Give at least one row and its label.")
     for name, array in zip(names, arrays, strict=True):
         if array.ndim == 0 or len(array) != len(labels):
             raise InvalidDataset(
@@ -61,19 +62,25 @@ def read_npz(path: Path, where: str, inputs: Sequence[InputSpec], num_classes: i
     return Loaded(Dataset(tuple(fitted), check_label_array(labels, num_classes, where, LABELS)), images)
 
 
-def _entries(archive: zipfile.ZipFile, where: str) -> dict[str, zipfile.ZipInfo]:
+def _entries(archive: zipfile.ZipFile, where: Source) -> dict[str, zipfile.ZipInfo]:
     infos = archive.infolist()
     if len(infos) > MAX_ARCHIVE_ENTRIES:
-        raise DatasetTooLarge(f"{where}: the archive has {len(infos):,} entries, more than {MAX_ARCHIVE_ENTRIES:,}.")
+        raise DatasetTooLarge(
+            f"{where}: the archive has {len(infos):,} entries, more than {MAX_ARCHIVE_ENTRIES:,}.",
+            param=where.part,
+            suggestion="Save only the arrays that the model takes, and y.",
+        )
     expanded = sum(info.file_size for info in infos)
     if expanded > MAX_EXPANDED_BYTES:
         raise DatasetTooLarge(
-            f"{where}: the arrays take {expanded:,} bytes, more than {MAX_EXPANDED_BYTES:,}.", suggestion="Give fewer rows."
+            f"{where}: the arrays take {expanded:,} bytes, more than {MAX_EXPANDED_BYTES:,}.",
+            param=where.part,
+            suggestion="Give fewer rows.",
         )
     return {info.filename.removesuffix(".npy"): info for info in infos if info.filename.endswith(".npy")}
 
 
-def _name_of(spec: InputSpec, inputs: Sequence[InputSpec], entries: dict[str, zipfile.ZipInfo], where: str) -> str:
+def _name_of(spec: InputSpec, inputs: Sequence[InputSpec], entries: dict[str, zipfile.ZipInfo], where: Source) -> str:
     name = "x" if len(inputs) == 1 else spec.name
     if name not in entries:
         raise InvalidDataset(
@@ -84,7 +91,7 @@ def _name_of(spec: InputSpec, inputs: Sequence[InputSpec], entries: dict[str, zi
     return name
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str, name: str) -> Array:
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: Source, name: str) -> Array:
     with archive.open(info) as file:
         header = _read_header(file)
         if name == LABELS and header.dtype.kind in "SU":
@@ -96,10 +103,16 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str, name: str
                 suggestion="Save plain arrays of integers or floats.",
             )
         if header.shape and header.shape[0] > MAX_ROWS:
-            raise DatasetTooLarge(f"{where}: {name!r} declares {header.shape[0]:,} rows, more than {MAX_ROWS:,}.", param=name)
+            raise DatasetTooLarge(
+                f"{where}: {name!r} declares {header.shape[0]:,} rows, more than {MAX_ROWS:,}.", param=name, suggestion="Give fewer rows."
+            )
         declared = math.prod(header.shape) * header.dtype.itemsize
         if declared > info.file_size:
-            raise InvalidDataset(f"{where}: {name!r} declares {declared:,} bytes but holds {info.file_size:,}.", param=name)
+            raise InvalidDataset(
+                f"{where}: {name!r} declares {declared:,} bytes but holds {info.file_size:,}.",
+                param=name,
+                suggestion="Write the file again with numpy.savez.",
+            )
     with archive.open(info) as file:
         return np.asarray(npy.read_array(file, allow_pickle=False))
 
@@ -113,13 +126,13 @@ def _read_header(file: IO[bytes]) -> _Header:
     return _Header(shape, dtype)
 
 
-def _fit(values: Array, spec: InputSpec, where: str, name: str) -> Array:
+def _fit(values: Array, spec: InputSpec, where: Source, name: str) -> Array:
     if values.dtype == np.uint8 and values.ndim >= 3 and not takes_integers(spec):
         return _fit_images(values, spec, where, name)
     return reshape_rows(to_input_type(values, spec, where, name), spec, where, name)
 
 
-def _fit_images(values: Array, spec: InputSpec, where: str, name: str) -> Array:
+def _fit_images(values: Array, spec: InputSpec, where: Source, name: str) -> Array:
     """Pixels [N, H, W], [N, H, W, C] or [N, C, H, W] in the input's layout."""
     wanted = spec.shape[1:]
     if values.ndim == 4 and len(wanted) == 3:
@@ -129,5 +142,9 @@ def _fit_images(values: Array, spec: InputSpec, where: str, name: str) -> Array:
         elif have == 0 and want == 2:
             values = values.transpose(0, 2, 3, 1)
     elif values.ndim > 4:
-        raise ShapeMismatch(f"{where}: {name!r} is uint8 of rank {values.ndim}, more than images have.", param=name)
+        raise ShapeMismatch(
+            f"{where}: {name!r} is uint8 of rank {values.ndim}, more than images have.",
+            param=name,
+            suggestion="Give images as [N, H, W], [N, H, W, C] or [N, C, H, W], or numbers as floats.",
+        )
     return np.ascontiguousarray(reshape_rows(values, spec, where, name))

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from compressor.data.dataset import Array, InputSpec, takes_integers, to_text
+from compressor.data.source import Source
 from compressor.errors import InvalidDataset, ShapeMismatch
 
 
-def to_input_type(values: Array, spec: InputSpec, where: str, name: str, first_row: int = 0) -> Array:
+def to_input_type(values: Array, spec: InputSpec, where: Source, name: str, first_row: int = 0) -> Array:
     """`values` [N, ...] as float32, or int64 for an integer input.
 
     Raises: InvalidDataset where a value is NaN or infinite (also after rounding to float32), or a fraction for an integer input.
@@ -47,7 +48,7 @@ def to_row_shape(width: int, spec: InputSpec) -> tuple[int, ...] | None:
     return tuple(width // known if size is None else size for size in wanted)
 
 
-def reshape_rows(values: Array, spec: InputSpec, where: str, name: str) -> Array:
+def reshape_rows(values: Array, spec: InputSpec, where: Source, name: str) -> Array:
     """`values` [N, ...] in the input's shape, where that cannot scramble them.
 
     Dimensions of size 1 come and go freely, and flat rows may be folded or unfolded; anything else, as channels that lie
@@ -65,7 +66,7 @@ def reshape_rows(values: Array, spec: InputSpec, where: str, name: str) -> Array
     return values.reshape(len(values), *row_shape)
 
 
-def shape_mismatch(where: str, name: str, shape: Sequence[int | None], spec: InputSpec) -> ShapeMismatch:
+def shape_mismatch(where: Source, name: str, shape: Sequence[int | None], spec: InputSpec) -> ShapeMismatch:
     return ShapeMismatch(
         f"{where}: {name!r} has shape {to_text(shape)}, but input {spec.name!r} takes {to_text(spec.shape)}.",
         param=name,

@@ -5,6 +5,7 @@ The features that the file declares of itself are never used: they could say tha
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from compressor.data.limits import (
     MAX_ROWS,
     MIB,
 )
+from compressor.data.source import Source
 from compressor.data.unreadable import invalid_if_unreadable, regular_file
 from compressor.errors import DatasetTooLarge, InvalidDataset, ShapeMismatch
 
@@ -44,7 +46,7 @@ class _Plan:
         return [*dict.fromkeys(name for names in self.columns for name in names), self.label]
 
 
-def read_parquet(path: Path, where: str, inputs: Sequence[InputSpec], num_classes: int, label_column: str, cache_dir: Path) -> Loaded:
+def read_parquet(path: Path, where: Source, inputs: Sequence[InputSpec], num_classes: int, label_column: str, cache_dir: Path) -> Loaded:
     """All rows of the file as arrays that fit `inputs`.
 
     Args:
@@ -77,13 +79,17 @@ def read_parquet(path: Path, where: str, inputs: Sequence[InputSpec], num_classe
             labels.add(batch, row)
             row += batch.num_rows
         if row != metadata.num_rows:
-            raise InvalidDataset(f"{where}: the file declares {metadata.num_rows:,} rows but holds another number.")
+            raise InvalidDataset(
+                f"{where}: the file declares {metadata.num_rows:,} rows but holds another number.",
+                param=where.part,
+                suggestion="Write the file again.",
+            )
     return Loaded(Dataset(tuple(reader.finish() for reader in readers), labels.finish()), images, plan.warnings)
 
 
-def check_declared_sizes(metadata: pq.FileMetaData, where: str) -> None:
+def check_declared_sizes(metadata: pq.FileMetaData, where: Source) -> None:
     if metadata.num_rows == 0:
-        raise InvalidDataset(f"{where}: the file has no rows.")
+        raise InvalidDataset(f"{where}: the file has no rows.", param=where.part, suggestion="Give at least one row and its label.")
     limits = (
         ("rows", metadata.num_rows, MAX_ROWS),
         ("columns", metadata.num_columns, MAX_COLUMNS),
@@ -91,21 +97,26 @@ def check_declared_sizes(metadata: pq.FileMetaData, where: str) -> None:
     )
     for what, value, limit in limits:
         if value > limit:
-            raise DatasetTooLarge(f"{where}: the file declares {value:,} {what}, more than {limit:,}.", suggestion="Give a smaller file.")
+            raise DatasetTooLarge(
+                f"{where}: the file declares {value:,} {what}, more than {limit:,}.", param=where.part, suggestion="Give a smaller file."
+            )
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         if group.total_byte_size > MAX_ROW_GROUP_BYTES:
             raise DatasetTooLarge(
                 f"{where}: row group {index} declares {group.total_byte_size:,} bytes, more than {MAX_ROW_GROUP_BYTES:,}.",
+                param=where.part,
                 suggestion="Write the file with smaller row groups.",
             )
 
 
-def _check_declared_media(schema: pa.Schema, label_column: str, where: str) -> None:
+def _check_declared_media(schema: pa.Schema, label_column: str, where: Source) -> None:
     """A column of paths that the file itself calls images gets the error that says so, not the one for text columns."""
     declared = (schema.metadata or {}).get(b"huggingface", b"")
     if len(declared) > MIB:
-        raise DatasetTooLarge(f"{where}: the declared features take more than {MIB:,} bytes.", suggestion="Write the file without them.")
+        raise DatasetTooLarge(
+            f"{where}: the declared features take more than {MIB:,} bytes.", param=where.part, suggestion="Write the file without them."
+        )
     try:
         features = json.loads(declared)["info"]["features"]
         media = [name for name, feature in features.items() if feature.get("_type") in ("Image", "Audio", "Video")]
@@ -116,9 +127,10 @@ def _check_declared_media(schema: pa.Schema, label_column: str, where: str) -> N
             raise external_reference(where, name, 0)
 
 
-def _plan(schema: pa.Schema, inputs: Sequence[InputSpec], label_column: str, where: str) -> _Plan:
+def _plan(schema: pa.Schema, inputs: Sequence[InputSpec], label_column: str, where: Source) -> _Plan:
     if len(set(schema.names)) != len(schema.names):
-        raise InvalidDataset(f"{where}: two columns have the same name.", suggestion="Rename one of them.")
+        twice = Counter(schema.names).most_common(1)[0][0]
+        raise InvalidDataset(f"{where}: two columns have the same name.", param=twice[:60], suggestion="Rename one of them.")
     if label_column not in schema.names:
         raise missing_labels(where, label_column, schema.names)
     error = label_type_error(schema.field(label_column).type, where, label_column)
@@ -149,18 +161,22 @@ def _plan(schema: pa.Schema, inputs: Sequence[InputSpec], label_column: str, whe
     return _Plan(columns, label_column, warnings)
 
 
-def _columns_of_one_input(schema: pa.Schema, features: list[str], where: str) -> tuple[str, ...]:
+def _columns_of_one_input(schema: pa.Schema, features: list[str], where: Source) -> tuple[str, ...]:
     images = [name for name in features if is_image(schema.field(name).type)]
     if len(images) > 1:
         raise InvalidDataset(
-            f"{where}: several image columns, but the model has one input: {to_names(images)}.", suggestion="Keep one of them."
+            f"{where}: several image columns, but the model has one input: {to_names(images)}.",
+            param=images[1][:60],
+            suggestion="Keep one of them.",
         )
     if not images and not features:
-        raise InvalidDataset(f"{where}: there is no column beside the labels.", suggestion="Add an image or numeric columns.")
+        raise InvalidDataset(
+            f"{where}: there is no column beside the labels.", param=where.part, suggestion="Add an image or numeric columns."
+        )
     return tuple(images or features)
 
 
-def _check_expanded_sizes(path: Path, columns: list[str], where: str) -> None:
+def _check_expanded_sizes(path: Path, columns: list[str], where: Source) -> None:
     """Reads the columns once in small batches and counts what they take in memory.
 
     `datasets` decodes whole row groups, however small a batch it is asked for, and no size in the file bounds what a row group of
@@ -175,6 +191,7 @@ def _check_expanded_sizes(path: Path, columns: list[str], where: str) -> None:
                 if expanded > MAX_ROW_GROUP_BYTES:
                     raise DatasetTooLarge(
                         f"{where}: row group {index} takes more than {MAX_ROW_GROUP_BYTES:,} bytes in memory.",
+                        param=where.part,
                         suggestion="Write the file with smaller row groups, and images at the size of the model's input.",
                     )
 
@@ -189,7 +206,7 @@ def batch_rows(metadata: pq.FileMetaData) -> int:
     return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // max(largest, 1)))
 
 
-def _reader(spec: InputSpec, names: tuple[str, ...], schema: pa.Schema, num_rows: int, where: str) -> "ImageReader | NumberReader":
+def _reader(spec: InputSpec, names: tuple[str, ...], schema: pa.Schema, num_rows: int, where: Source) -> "ImageReader | NumberReader":
     if is_image(schema.field(names[0]).type):
         if takes_integers(spec):
             raise ShapeMismatch(

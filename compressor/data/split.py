@@ -22,7 +22,7 @@ def carve(num_rows: int, parts: Sequence[str], seed: int) -> dict[str, Rows]:
     if num_rows < size * len(parts) + 1:
         raise InvalidDataset(
             f"{num_rows} rows are too few to split off {' and '.join(parts)}.",
-            param="train",
+            param="dataset",
             suggestion="Give more rows, or files for validation and test.",
         )
     order = np.random.default_rng(seed).permutation(num_rows).astype(np.int64)

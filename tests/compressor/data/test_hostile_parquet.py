@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compressor.data import limits, parquet
+from compressor.data.source import Source
 from compressor.errors import DatasetError, DatasetTooLarge, ExternalReference, InvalidDataset
 
 PIXELS = np.full((6, 5), 200, dtype=np.uint8)
@@ -172,11 +173,11 @@ class Footer:
 
 
 def test_declared_row_groups_are_limited() -> None:
-    parquet.check_declared_sizes(Footer([Group(limits.MAX_ROW_GROUP_BYTES)]), "t")
+    parquet.check_declared_sizes(Footer([Group(limits.MAX_ROW_GROUP_BYTES)]), Source("dataset", "t"))
     with pytest.raises(DatasetTooLarge, match="row group 1"):
-        parquet.check_declared_sizes(Footer([Group(1), Group(limits.MAX_ROW_GROUP_BYTES + 1)]), "t")
+        parquet.check_declared_sizes(Footer([Group(1), Group(limits.MAX_ROW_GROUP_BYTES + 1)]), Source("dataset", "t"))
     with pytest.raises(DatasetTooLarge, match="row groups"):
-        parquet.check_declared_sizes(Footer([Group(1)] * (limits.MAX_ROW_GROUPS + 1)), "t")
+        parquet.check_declared_sizes(Footer([Group(1)] * (limits.MAX_ROW_GROUPS + 1)), Source("dataset", "t"))
 
 
 @pytest.mark.parametrize("size", [0, 1, limits.MIB, 64 * limits.MIB, limits.MAX_BATCH_BYTES, limits.MAX_ROW_GROUP_BYTES])

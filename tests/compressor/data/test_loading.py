@@ -95,11 +95,23 @@ def test_an_error_names_the_part_that_it_is_in(file, load, spec, tmp_path) -> No
         load(file("train"), spec((None, 1)), validation=tmp_path / "bad.npz")
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".parquet", ".csv"])
+@pytest.mark.parametrize("part", ["dataset", "validation", "test"])
+def test_a_broken_file_is_named_as_the_request_names_it(file, load, spec, tmp_path, part, suffix) -> None:
+    broken = tmp_path / f"broken{suffix}"
+    broken.write_bytes(b"broken")
+    files = {"dataset": file("train"), part: broken}
+    with pytest.raises(InvalidDataset, match=rf"^{part} \(broken{suffix}\)") as caught:
+        load(files.pop("dataset"), spec((None, 1)), **files)
+    assert caught.value.param == part
+
+
 def test_parts_of_another_kind_are_refused(load, spec, tmp_path) -> None:
     np.savez(tmp_path / "other.npz", x=np.zeros((5, 2, 2), np.uint8), y=np.zeros(5, np.int64))
     np.savez(tmp_path / "numbers.npz", x=np.zeros((5, 2, 2), np.float32), y=np.zeros(5, np.int64))
-    with pytest.raises(InvalidDataset, match="differ in kind"):
+    with pytest.raises(InvalidDataset, match="differ in kind") as caught:
         load(tmp_path / "numbers.npz", spec((None, 2, 2)), test=tmp_path / "other.npz")
+    assert caught.value.param == "test"
 
 
 def test_the_split_is_written_whole_and_read_back(tmp_path: Path) -> None:
