@@ -117,7 +117,11 @@ def _batch(inputs: Sequence[Array], start: int, size: int) -> list[Array]:
 
 def _cannot(error: Exception, verb: str) -> UnsupportedModel:
     # ONNX Runtime's exceptions have no base class of their own.
-    return UnsupportedModel(f"ONNX Runtime cannot {verb} the model: {str(error)[:300]}")
+    return UnsupportedModel(
+        f"ONNX Runtime cannot {verb} the model: {str(error)[:300]}",
+        param="model",
+        suggestion=f"Check that ONNX Runtime {onnxruntime.__version__} runs the file on the CPU; export it again where it does not.",
+    )
 
 
 def _milliseconds(run_batch: Callable[[list[Array]], Array], batch: list[Array]) -> float:

@@ -75,7 +75,9 @@ def read(path: Path) -> dict[str, Array]:
                     _check_indices(attribute.sparse_tensor)
         return float_tensors(model)
     except (DecodeError, ValueError, TypeError, IndexError, KeyError) as error:
-        raise InvalidArtifact(f"{path.name}: not a readable ONNX model ({error}).", param=path.name) from error
+        raise InvalidArtifact(
+            f"{path.name}: not a readable ONNX model ({error}).", param=path.name, suggestion="Download the artifact again."
+        ) from error
 
 
 def count_nonzeros(path: Path) -> dict[str, int]:

@@ -82,7 +82,7 @@ class OnnxModule(nn.Module):
         buffers: list[_Binding] = []
         host: list[tuple[int, Tensor]] = []
         for name, (array, kind) in arrays.items():
-            tensor, slot = to_torch(array, kind), program.slot(name)
+            tensor, slot = to_torch(array, kind, name), program.slot(name)
             if name in roles and roles[name] is not Role.FIXED:
                 key = f"p{len(parameters)}"
                 self.register_parameter(key, nn.Parameter(tensor))
@@ -99,6 +99,7 @@ class OnnxModule(nn.Module):
         if not self.weight_names:
             raise NoWeights(
                 "No float tensor of two or more dimensions reaches a linear operator.",
+                param="model",
                 suggestion="Export the model with its weights in the file (export_params=True), as initialisers or constants.",
             )
         self._input_slots = tuple(program.slot(spec.name) for spec in self.inputs)
@@ -192,6 +193,7 @@ class OnnxModule(nn.Module):
             where = " ".join(getattr(error, "__notes__", []))
             raise InvalidModel(
                 f"The graph does not run on random rows of its declared shape: {error} {where}",
+                param="model",
                 suggestion="Check that the file runs in ONNX Runtime on one batch of the declared input shapes.",
             ) from error
 
@@ -223,7 +225,9 @@ def _choose_output(graph: Graph, name: str | None) -> ValueInfoProto:
             return info
     known = ", ".join(repr(info.name) for info in floats)
     if name is None or not floats:
-        raise UnsupportedTask("The model has no float output.", suggestion="Export a model that gives class scores or probabilities.")
+        raise UnsupportedTask(
+            "The model has no float output.", param="model", suggestion="Export a model that gives class scores or probabilities."
+        )
     raise UnsupportedTask(f"The model has no float output {name!r}.", param="output", suggestion=f"The float outputs are: {known}.")
 
 
@@ -233,7 +237,7 @@ def _value_spec(info: ValueInfoProto) -> ValueSpec:
     tensor = info.type.tensor_type
     # Some exporters write 0 or -1 for a dynamic size.
     shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
-    return ValueSpec(info.name, torch_dtype(tensor.elem_type), shape)
+    return ValueSpec(info.name, torch_dtype(tensor.elem_type, info.name), shape)
 
 
 def _check_input_size(spec: ValueSpec, rows: int, sizes: Sequence[int]) -> None:
@@ -247,7 +251,9 @@ def _check_input_size(spec: ValueSpec, rows: int, sizes: Sequence[int]) -> None:
 
 def _static_batch(inputs: Sequence[ValueSpec]) -> int | None:
     if not inputs:
-        raise UnsupportedModel("The model has no input.", suggestion="Export a model that computes its output from an input.")
+        raise UnsupportedModel(
+            "The model has no input.", param="model", suggestion="Export a model that computes its output from an input."
+        )
     for spec in inputs:
         if not spec.shape:
             raise UnsupportedModel(
@@ -258,7 +264,9 @@ def _static_batch(inputs: Sequence[ValueSpec]) -> int | None:
     first = {spec.shape[0] for spec in inputs}
     if len(first) > 1:
         raise UnsupportedModel(
-            "The inputs have different batch sizes.", suggestion="Export the model with one batch axis, first in every input."
+            "The inputs have different batch sizes.",
+            param="model",
+            suggestion="Export the model with one batch axis, first in every input.",
         )
     return first.pop()
 

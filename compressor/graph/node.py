@@ -27,6 +27,11 @@ class Node:
         attributes = {attribute.name: _value(attribute) for attribute in proto.attribute}
         return cls(proto.op_type, proto.domain, proto.name, opset, tuple(proto.input), tuple(proto.output), attributes)
 
+    @property
+    def label(self) -> str:
+        """What an error gives as the place: the name or, where the exporter gave none, the first output."""
+        return self.name or next(filter(None, self.outputs), self.op_type)
+
     def __str__(self) -> str:
         return f"{self.op_type} node {self.name or self.outputs[0]!r}"
 
@@ -54,7 +59,7 @@ class Node:
         """An error that names this node, its operator and its opset."""
         return UnsupportedModel(
             f"{self}: {what} (opset {self.opset}).",
-            param=self.name or None,
+            param=self.label,
             suggestion="Export the model again without this feature.",
         )
 

@@ -115,9 +115,7 @@ def _build(node: Node, operator: Operator) -> Run:
     except CompressionError:
         raise
     except Exception as error:  # the attributes are the client's: a list where a number should be, say
-        raise InvalidModel(
-            f"The attributes of {node} are not valid: {error}", param=node.name or None, suggestion="Export it again."
-        ) from error
+        raise InvalidModel(f"The attributes of {node} are not valid: {error}", param=node.label, suggestion="Export it again.") from error
 
 
 def _lift(run: Run, node: Node, operator: Operator) -> Run:
@@ -165,7 +163,7 @@ def _check_operators(nodes: Sequence[Node]) -> None:
         more = f"; and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
         raise UnsupportedOperator(
             f"Not supported: {named}{more}.",
-            param=missing[0].name or None,
+            param=missing[0].label,
             suggestion="Export the model with operators of the table in the README; the others must be replaced before the export.",
         )
 

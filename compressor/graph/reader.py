@@ -56,8 +56,9 @@ def read_graph(model: ModelProto) -> Graph:
     constants: dict[str, Constant] = {tensor.name: Constant(tensor) for tensor in model.graph.initializer}
     nodes: list[Node] = []
     for proto in model.graph.node:
-        if set(proto.output).intersection(constants):
-            raise InvalidModel(f"{proto.output[0]!r} is defined twice.", param=proto.name or None, suggestion="Give every value one name.")
+        for name in proto.output:
+            if name in constants:
+                raise InvalidModel(f"{name!r} is defined twice.", param=name, suggestion="Give every value one name.")
         if proto.op_type == "Constant" and proto.domain in ONNX_DOMAINS:
             constants[proto.output[0]] = Constant(proto)
         else:

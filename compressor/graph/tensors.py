@@ -27,8 +27,8 @@ FLOAT_TYPES = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOA
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def torch_dtype(elem_type: int) -> torch.dtype:
-    """The dtype that the file declares.
+def torch_dtype(elem_type: int, where: str = "model") -> torch.dtype:
+    """The dtype that the file declares for `where`.
 
     Raises: UnsupportedModel for strings, complex numbers and the small quantised types.
     """
@@ -36,14 +36,16 @@ def torch_dtype(elem_type: int) -> torch.dtype:
         known = TensorProto.DataType.values()
         name = TensorProto.DataType.Name(elem_type) if elem_type in known else str(elem_type)
         raise UnsupportedModel(
-            f"The element type {name} is not supported.", suggestion="Export the model in float32 or float16, not quantised."
+            f"The element type {name} is not supported.",
+            param=where,
+            suggestion="Export the model in float32 or float16, not quantised.",
         )
     return TORCH_DTYPES[elem_type]
 
 
-def compute_dtype(elem_type: int) -> torch.dtype:
+def compute_dtype(elem_type: int, where: str = "model") -> torch.dtype:
     """The dtype that the module computes in: half precision is trained in float32 and written back as half."""
-    return in_compute(torch_dtype(elem_type))
+    return in_compute(torch_dtype(elem_type, where))
 
 
 def in_compute(dtype: torch.dtype) -> torch.dtype:
@@ -51,9 +53,9 @@ def in_compute(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in _HALF else dtype
 
 
-def to_torch(array: np.ndarray, elem_type: int) -> torch.Tensor:
+def to_torch(array: np.ndarray, elem_type: int, where: str = "model") -> torch.Tensor:
     """`array` as a tensor of its own memory, in the dtype that the module computes in."""
-    dtype = compute_dtype(elem_type)
+    dtype = compute_dtype(elem_type, where)
     if dtype.is_floating_point:
         array = array.astype(np.float64 if dtype == torch.float64 else np.float32)
     return torch.from_numpy(np.array(array, order="C", copy=True))

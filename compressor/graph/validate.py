@@ -86,37 +86,43 @@ def parse_model(data: bytes) -> ModelProto:
         model.ParseFromString(data)
         _check_model(model)
     except (DecodeError, UnicodeDecodeError) as error:
-        raise InvalidModel("The file is not an ONNX model: it cannot be decoded.", suggestion=_EXPORT_AGAIN) from error
+        raise InvalidModel("The file is not an ONNX model: it cannot be decoded.", param="model", suggestion=_EXPORT_AGAIN) from error
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        raise InvalidModel(f"The ONNX checker refuses the model: {_shortened(str(error))}", suggestion=_EXPORT_AGAIN) from error
+        raise InvalidModel(
+            f"The ONNX checker refuses the model: {_shortened(str(error))}", param="model", suggestion=_EXPORT_AGAIN
+        ) from error
     return model
 
 
 def _check_model(model: ModelProto) -> None:
     if not model.HasField("graph") or not model.graph.node:
-        raise InvalidModel("The file is not an ONNX model: it has no graph.", suggestion=_EXPORT_AGAIN)
+        raise InvalidModel("The file is not an ONNX model: it has no graph.", param="model", suggestion=_EXPORT_AGAIN)
     _check_opsets(model)
     if model.functions:
-        raise UnsupportedModel("The model has local functions.", suggestion="Inline them with onnx.inliner.inline_local_functions.")
+        raise UnsupportedModel(
+            "The model has local functions.", param="model", suggestion="Inline them with onnx.inliner.inline_local_functions."
+        )
     if model.training_info:
-        raise UnsupportedModel("The model has training graphs.", suggestion="Export the model for inference.")
+        raise UnsupportedModel("The model has training graphs.", param="model", suggestion="Export the model for inference.")
     graph = model.graph
     if graph.sparse_initializer:
-        raise UnsupportedModel("The model has sparse initialisers.", suggestion="Write them as Constant nodes with sparse_value, or dense.")
+        raise UnsupportedModel(
+            "The model has sparse initialisers.", param="model", suggestion="Write them as Constant nodes with sparse_value, or dense."
+        )
     _check_count("nodes", len(graph.node), MAX_NODES)
     _check_count("initialisers", len(graph.initializer), MAX_INITIALISERS)
     _check_count("inputs", len(graph.input), MAX_VALUES + len(graph.initializer))
     _check_count("outputs", len(graph.output), MAX_VALUES)
     for name in _names(model):
         if not isinstance(name, str):  # protobuf gives bytes where a string is no UTF-8
-            raise InvalidModel("A name in the model is not UTF-8.", suggestion=_EXPORT_AGAIN)
+            raise InvalidModel("A name in the model is not UTF-8.", param="model", suggestion=_EXPORT_AGAIN)
         _check_count("characters in a name", len(name), MAX_NAME_LENGTH)
     for node in graph.node:
         _check_node(node)
     for tensor in graph.initializer:
-        _check_tensor(tensor, tensor.name)
+        _check_tensor(tensor, tensor.name or "initializer")
     _check_unique("initialiser", [tensor.name for tensor in graph.initializer])
     _check_sparse_total(graph.node)
 
@@ -124,7 +130,9 @@ def _check_model(model: ModelProto) -> None:
 def _check_opsets(model: ModelProto) -> None:
     versions = [entry.version for entry in model.opset_import if entry.domain in ONNX_DOMAINS]
     if len(versions) != 1:
-        raise InvalidModel(f"The model imports the ONNX operators {len(versions)} times, not once.", suggestion=_EXPORT_AGAIN)
+        raise InvalidModel(
+            f"The model imports the ONNX operators {len(versions)} times, not once.", param="opset_import", suggestion=_EXPORT_AGAIN
+        )
     if not MIN_OPSET <= versions[0] <= MAX_OPSET:
         raise UnsupportedModel(
             f"Opset {versions[0]} is not supported.",
@@ -134,27 +142,27 @@ def _check_opsets(model: ModelProto) -> None:
 
 
 def _check_node(node: NodeProto) -> None:
-    where = node.name or node.op_type
+    where = node.name or node.op_type or "node"
     if node.domain not in _DOMAINS:
         raise UnsupportedModel(
             f"Node {where!r} uses {node.op_type!r} of the domain {node.domain!r}.",
-            param=node.name or None,
+            param=where,
             suggestion="Export the model with operators of ai.onnx only.",
         )
     if node.op_type in _QUANTISED:
         raise UnsupportedModel(
             f"Node {where!r} is {node.op_type}: the model is quantised.",
-            param=node.name or None,
+            param=where,
             suggestion="Upload the float model; quantise after the compression.",
         )
-    _check_count("inputs of a node", len(node.input), MAX_CONNECTIONS)
-    _check_count("outputs of a node", len(node.output), MAX_CONNECTIONS)
-    _check_count("attributes of a node", len(node.attribute), MAX_CONNECTIONS)
+    _check_count("inputs of a node", len(node.input), MAX_CONNECTIONS, where)
+    _check_count("outputs of a node", len(node.output), MAX_CONNECTIONS, where)
+    _check_count("attributes of a node", len(node.attribute), MAX_CONNECTIONS, where)
     _check_unique(f"attribute of node {where!r}", [attribute.name for attribute in node.attribute])
     for attribute in node.attribute:
         _check_attribute(attribute, where)
     if node.op_type == "Constant" and (len(node.attribute) != 1 or len(node.output) != 1):
-        raise InvalidModel(f"The Constant node {where!r} must have one attribute and one output.", suggestion=_EXPORT_AGAIN)
+        raise InvalidModel(f"The Constant node {where!r} must have one attribute and one output.", param=where, suggestion=_EXPORT_AGAIN)
 
 
 def _check_attribute(attribute: AttributeProto, where: str) -> None:
@@ -165,7 +173,7 @@ def _check_attribute(attribute: AttributeProto, where: str) -> None:
             suggestion="Export the model without control flow: for fixed options, or with torch.onnx.export(dynamo=True).",
         )
     if attribute.ref_attr_name:
-        raise InvalidModel(f"An attribute of node {where!r} refers to a function.", suggestion=_EXPORT_AGAIN)
+        raise InvalidModel(f"An attribute of node {where!r} refers to a function.", param=where, suggestion=_EXPORT_AGAIN)
     if attribute.HasField("t"):
         _check_tensor(attribute.t, where)
     for tensor in attribute.tensors:
@@ -239,10 +247,10 @@ def _check_sparse_total(nodes: Iterable[NodeProto]) -> None:
 
 
 def _elements(dims: Sequence[int], where: str) -> int:
-    _check_count("dimensions of a tensor", len(dims), MAX_RANK)
+    _check_count("dimensions of a tensor", len(dims), MAX_RANK, where)
     if any(size < 0 for size in dims):
         raise InvalidModel(f"The tensor {where!r} has a negative dimension.", param=where, suggestion=_EXPORT_AGAIN)
-    _check_count("elements in a tensor", math.prod(dims), MAX_ELEMENTS)
+    _check_count("elements in a tensor", math.prod(dims), MAX_ELEMENTS, where)
     return math.prod(dims)
 
 
@@ -254,9 +262,9 @@ def _wrong_size(where: str, found: str, elements: int) -> InvalidModel:
     )
 
 
-def _check_count(what: str, count: int, limit: int) -> None:
+def _check_count(what: str, count: int, limit: int, where: str = "model") -> None:
     if count > limit:
-        raise GraphTooLarge(f"{count:,} {what}; at most {limit:,} are taken.", suggestion="Upload a smaller model.")
+        raise GraphTooLarge(f"{count:,} {what}; at most {limit:,} are taken.", param=where, suggestion="Upload a smaller model.")
 
 
 def _check_unique(what: str, names: list[str]) -> None:

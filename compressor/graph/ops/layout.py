@@ -19,7 +19,7 @@ def identity(node: Node) -> Run:
 
 @operator("Cast", flow=Flow.LAYOUT)
 def cast(node: Node) -> Run:
-    dtype = compute_dtype(node.int("to", 0))
+    dtype = compute_dtype(node.int("to", 0), node.label)
     return lambda x: x.to(dtype)
 
 

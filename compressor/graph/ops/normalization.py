@@ -52,7 +52,7 @@ def group_normalization(node: Node) -> Run:
 @operator("LayerNormalization", parameters=(1, 2))
 def layer_normalization(node: Node) -> Run:
     epsilon, axis = node.float("epsilon", 1e-5), node.int("axis", -1)
-    stash_type = compute_dtype(node.int("stash_type", 1))
+    stash_type = compute_dtype(node.int("stash_type", 1), node.label)
 
     def run(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
         shape = x.shape[axis if axis >= 0 else axis + x.dim() :]

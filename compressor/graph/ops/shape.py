@@ -24,7 +24,7 @@ def shape(node: Node) -> Run:
 @operator("ConstantOfShape", settings=(0,))
 def constant_of_shape(node: Node) -> Run:
     proto = node.tensor("value")
-    value = torch.zeros(1) if proto is None else to_torch(numpy_helper.to_array(proto), proto.data_type)
+    value = torch.zeros(1) if proto is None else to_torch(numpy_helper.to_array(proto), proto.data_type, node.label)
     fill, dtype = value.item(), value.dtype
 
     def run(sizes: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ def check_elements(node: Node, shape: Sequence[int]) -> None:
     if math.prod(shape) > MAX_MADE_ELEMENTS:
         raise GraphTooLarge(
             f"{node} makes a tensor of {math.prod(shape):,} elements; at most {MAX_MADE_ELEMENTS:,} are allowed.",
-            param=node.name or None,
+            param=node.label,
             suggestion="Export the model with smaller constant shapes.",
         )
 

@@ -134,6 +134,7 @@ def test_refusals_have_their_code_and_a_remedy(name: str) -> None:
     with pytest.raises(ModelError) as caught:
         parse_model(model.SerializeToString())
     assert type(caught.value) is expected
+    assert caught.value.param
     assert caught.value.suggestion
     assert len(caught.value.detail) < 3000
 
