@@ -63,5 +63,6 @@ def _select_range(request: Request, etag: str, size: int) -> tuple[int, int] | N
             return None
     if start >= end:
         detail = f"The file has {size:,} bytes; the range {match[0].strip()!r} has none of them."
-        raise RangeNotSatisfiable(detail, param="Range", headers={"Content-Range": f"bytes */{size}"})
+        headers = {"Content-Range": f"bytes */{size}"}
+        raise RangeNotSatisfiable(detail, param="Range", suggestion="Ask for bytes that are there, or for the whole file.", headers=headers)
     return start, end

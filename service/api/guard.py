@@ -47,7 +47,9 @@ class GuardAddress:
             return HostNotAllowed("The Host header names none of the allowed hosts.", param="Host", suggestion=suggestion)
         origins = headers.getlist("origin")
         if method not in SAFE_METHODS and any(origin.partition("://")[2].lower() != hosts[0].lower() for origin in origins):
-            return OriginNotAllowed("The Origin header names another site.", param="Origin")
+            return OriginNotAllowed(
+                "The Origin header names another site.", param="Origin", suggestion="Call the service from its own address."
+            )
         return None
 
 

@@ -42,5 +42,7 @@ def cancel(job: JobDep, services: ServicesDep) -> JobView:
     """Ends a waiting job at once and a running one within seconds. Cancelling again changes nothing."""
     cancelled = services.jobs.request_cancel(job.id) or job
     if cancelled.finished and cancelled.status != Status.CANCELLED:
-        raise JobAlreadyFinished(f"The job is {cancelled.status.value}; it cannot be cancelled.", param="job_id")
+        raise JobAlreadyFinished(
+            f"The job is {cancelled.status.value}; it cannot be cancelled.", param="job_id", suggestion="Leave it as it is."
+        )
     return to_job_view(cancelled)

@@ -17,5 +17,7 @@ def readyz(services: ServicesDep) -> Health:
             check()
         except Exception as error:
             detail = f"The {name} does not answer ({type(error).__name__})."
-            raise NotReady(detail, param=name, headers={"Retry-After": "5"}) from error
+            raise NotReady(
+                detail, param=name, suggestion="Ask again; the service's log has the cause.", headers={"Retry-After": "5"}
+            ) from error
     return Health(checks=list(services.checks))

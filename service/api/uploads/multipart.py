@@ -65,14 +65,14 @@ class FormReader:
         try:
             self._parser.write(chunk)
         except FormParserError as error:
-            raise InvalidMultipart(f"{error}.", suggestion=_SUGGESTION) from None
+            raise InvalidMultipart(f"{error}.", param="body", suggestion=_SUGGESTION) from None
         events, self._events = self._events, []
         return events
 
     def finish(self) -> None:
         """The body is over: it must have come to its closing boundary."""
         if self._parser.state != MultipartState.END:
-            raise InvalidMultipart("The body ends before its closing boundary.", suggestion=_SUGGESTION)
+            raise InvalidMultipart("The body ends before its closing boundary.", param="body", suggestion=_SUGGESTION)
 
     def _headers_begin(self) -> None:
         self._headers = {}
@@ -85,9 +85,11 @@ class FormReader:
     def _headers_end(self) -> None:
         disposition, options = parse_options_header(self._headers.get(b"content-disposition"))
         if disposition.lower() != b"form-data" or b"name" not in options:
-            raise InvalidMultipart("A part has no Content-Disposition with a name.", suggestion=_SUGGESTION)
+            raise InvalidMultipart("A part has no Content-Disposition with a name.", param="Content-Disposition", suggestion=_SUGGESTION)
         if self._headers.get(b"content-transfer-encoding", b"binary").lower() not in (b"binary", b"8bit", b"7bit"):
-            raise InvalidMultipart("A part has a Content-Transfer-Encoding; send the bytes as they are.", suggestion=_SUGGESTION)
+            raise InvalidMultipart(
+                "A part has a Content-Transfer-Encoding.", param="Content-Transfer-Encoding", suggestion="Send the bytes as they are."
+            )
         filename = options.get(b"filename")
         self._events.append(PartStart(_to_text(options[b"name"]), None if filename is None else _to_text(filename)))
 

@@ -53,12 +53,12 @@ async def _read_events(request: Request, max_bytes: int) -> AsyncGenerator[Event
     reader = FormReader(request.headers.get("content-type"))
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large("The body", max_bytes, variable="BAYESPRESS_MAX_UPLOAD_BYTES")
+        raise _too_large("The body", max_bytes, "body", "BAYESPRESS_MAX_UPLOAD_BYTES")
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
         if received > max_bytes:
-            raise _too_large("The body", max_bytes, variable="BAYESPRESS_MAX_UPLOAD_BYTES")
+            raise _too_large("The body", max_bytes, "body", "BAYESPRESS_MAX_UPLOAD_BYTES")
         for event in reader.feed(chunk):
             yield event
     reader.finish()
@@ -115,7 +115,7 @@ async def _receive_text(events: AsyncIterator[Event], name: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise InvalidMultipart(f"The part {name!r} is not UTF-8 text.", param=name) from None
+        raise InvalidMultipart(f"The part {name!r} is not UTF-8 text.", param=name, suggestion="Send it as UTF-8.") from None
 
 
 def _parse_config(text: str) -> CompressionConfig:
@@ -165,6 +165,6 @@ async def _receive_file(events: AsyncIterator[Event], part: PartStart, job_id: s
     return JobInput(key=key, filename=part.filename, bytes=tally.num_bytes, sha256=tally.digest.hexdigest())
 
 
-def _too_large(what: str, max_bytes: int, param: str | None = None, variable: str | None = None) -> PayloadTooLarge:
+def _too_large(what: str, max_bytes: int, param: str, variable: str | None = None) -> PayloadTooLarge:
     suggestion = f"Send less, or let the service be started with a larger {variable}." if variable else "Send less."
     return PayloadTooLarge(f"{what} has more than {max_bytes:,} bytes.", param=param, suggestion=suggestion)
