@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compressor.training.rows import Rows
 
-# Forward pass of one batch. LeNet-300-100 at batch 256 (1.4e8) is no faster on two threads, and many times slower where the second
-# core is busy with something else; LeNet-5 (1.2e9) gains from both. See CHANGELOG for how it was measured.
+# Forward pass of one batch. A second thread takes a quarter off a step of LeNet-300-100 at batch 256 (1.4e8) on two idle cores, and
+# makes it more than ten times slower where the other core is busy: threads that wait for each other spin. LeNet-5 (1.2e9) gains from both.
 _FLOPS_PER_THREAD = 2e8
 
 
