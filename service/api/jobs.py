@@ -9,6 +9,7 @@ from service.api.dependencies import JobDep, ServicesDep
 from service.api.problems import JobAlreadyFinished, document
 from service.api.schemas import JobList, JobView, to_job_view
 from service.jobs.states import Status
+from service.storage.keys import job_prefix
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -41,7 +42,10 @@ def get(job: JobDep) -> JobView:
 def cancel(job: JobDep, services: ServicesDep) -> JobView:
     """Ends a waiting job at once and a running one within seconds. Cancelling again changes nothing."""
     cancelled = services.jobs.request_cancel(job.id) or job
-    if cancelled.finished and cancelled.status != Status.CANCELLED:
+    if cancelled.status == Status.CANCELLED:
+        # Cancelled while it waited, no runner will clear up after it.
+        services.store.delete_prefix(job_prefix(job.id))
+    elif cancelled.finished:
         raise JobAlreadyFinished(
             f"The job is {cancelled.status.value}; it cannot be cancelled.", param="job_id", suggestion="Leave it as it is."
         )

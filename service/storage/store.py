@@ -99,8 +99,8 @@ class ObjectStore:
             obstore.delete(self._store, key)
 
     def delete_prefix(self, prefix: str) -> None:
-        """Removes every object under the folder `prefix`; it need not exist."""
+        """Removes every object under the folder `prefix`; it need not exist, and somebody else may be removing it too."""
         for key in self.list(prefix):
-            obstore.delete(self._store, key)
+            self.delete(key)
         # The local store leaves empty folders, and the staged file of an upload that a killed process never ended.
         shutil.rmtree(self._root / prefix, ignore_errors=True)

@@ -5,7 +5,9 @@ import pytest
 from compressor.errors import OutOfMemory
 from service.jobs.job import JobInput, new_job
 from service.jobs.states import TERMINAL, Status
+from service.storage.keys import checkpoint_key, job_prefix
 from tests.service.api.live import LiveService
+from tests.service.api.sample_files import MODEL, PARQUET_FILE
 
 
 def insert_queued(service: LiveService) -> str:
@@ -68,6 +70,17 @@ def test_a_queued_job_is_cancelled_at_once_and_again_without_harm(service: LiveS
         response = service.client.post(f"/v1/jobs/{job_id}/cancel")
         assert (response.status_code, response.json()["status"]) == (202, "cancelled")
     assert service.client.get(f"/v1/jobs/{job_id}").json()["status"] == "cancelled"
+
+
+def test_a_job_cancelled_while_it_waits_leaves_nothing_in_the_store(service: LiveService) -> None:
+    files = {"model": ("model.onnx", MODEL), "dataset": ("rows.parquet", PARQUET_FILE)}
+    kept, cancelled = (service.client.post("/v1/jobs", files=files).json()["id"] for _ in range(2))
+    # What an attempt had saved before the service was stopped.
+    service.store.put_bytes(checkpoint_key(cancelled, 1), b"checkpoint")
+    for _ in range(2):
+        assert service.client.post(f"/v1/jobs/{cancelled}/cancel").json()["status"] == "cancelled"
+        assert [path for path in service.left_behind() if f"/{cancelled}/" in path] == []
+    assert len(service.store.list(job_prefix(kept))) == 2
 
 
 def test_a_running_job_is_asked_to_stop(service: LiveService) -> None:
