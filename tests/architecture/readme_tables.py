@@ -6,11 +6,15 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from compressor.config import CompressionConfig
-from compressor.errors import ClientError, CompressionError, GateNotMet, error_classes
+from compressor.errors import ClientError, CompressionError, DatasetError, GateNotMet, ModelError, error_classes
 from compressor.protocol import ExitCode
+from service.api.problems import ApiError
 from service.settings import ENV_PREFIX, Settings
 
 README = Path(__file__).parents[2] / "README.md"
+
+# They only hold their subclasses together.
+NEVER_RAISED = {ModelError, DatasetError}
 
 
 def config_table() -> str:
@@ -28,10 +32,11 @@ def settings_table() -> str:
 
 
 def error_table() -> str:
-    ours = [cls for cls in error_classes() if cls.__module__ == "compressor.errors"]
-    leaves = [cls for cls in ours if not any(other in ours for other in cls.__subclasses__())]
-    rows = [f"| `{cls.code}` | {cls.title} | {_exit_code(cls):d} |" for cls in leaves]
-    return "\n".join(["| code | meaning | exit |", "|---|---|---|", *rows])
+    """The library's errors, then those of the HTTP interface, which have no exit code."""
+    library = [cls for cls in error_classes() if cls.__module__ == "compressor.errors" and cls not in NEVER_RAISED]
+    rows = [f"| `{cls.code}` | {cls.title} | {cls.status} | {_exit_code(cls):d} |" for cls in library]
+    rows += [f"| `{cls.code}` | {cls.title} | {cls.status} | |" for cls in ApiError.__subclasses__()]
+    return "\n".join(["| code | meaning | status | exit |", "|---|---|---|---|", *rows])
 
 
 def _default(field: FieldInfo) -> object:
