@@ -131,7 +131,7 @@ class Search:
 
         def on_epoch(epochs: int, mean_nll: float) -> None:
             position.epochs = epochs
-            kept = sum(int(mask.sum()) for mask in posterior.keep_masks(config.thresholds[-1]).values())
+            kept = sum(int(mask.sum()) for mask in posterior.keep_masks(max(config.thresholds)).values())
             numel = sum(mean.numel() for mean in posterior.means.values())
             self._tracker.advance(0.0, {"epoch": epochs, "loss": mean_nll, "sparsity": 1 - kept / numel, "beta": self._beta})
             self._save(posterior, optimizer, at_once=epochs == schedule.epochs)
