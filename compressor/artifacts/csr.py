@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy.sparse import csr_array
 
-from compressor.artifacts.atomic import replacing
+from compressor.atomic import replacing
 from compressor.errors import InvalidArtifact
 
 # One key alone: safetensors writes the keys of its metadata in random order, and the same tensors shall give the same bytes.

@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
-from compressor.artifacts.atomic import replacing
+from compressor.atomic import replacing
 from compressor.errors import InvalidArtifact
 from compressor.graph.write import float_tensors, write_arrays
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compressor.atomic import replacing
 from compressor.errors import InvalidDataset
 
 CARVED_FRACTION = 0.1
@@ -32,10 +34,10 @@ def carve(num_rows: int, parts: Sequence[str], seed: int) -> dict[str, Rows]:
 
 def write_split(path: Path, indices: Mapping[str, Rows]) -> None:
     """Writes the row indices as a .npz with an int64 array per part; whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **dict(indices))
-    partial.replace(path)
+    # Any, because numpy from 2.2 on declares a keyword that is no array; before, it would have been stored as one.
+    arrays: dict[str, Any] = dict(indices)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def read_split(path: Path) -> dict[str, Rows]:

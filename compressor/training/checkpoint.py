@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from compressor.atomic import replacing
+
 _FORMAT_VERSION = 1
 _SAVE_EVERY_S = 5.0
 
@@ -42,7 +44,8 @@ class CheckpointFile:
         self._device = device
         self._on_saved = on_saved
         self._clock = clock
-        self._last_save = clock()
+        self._started = self._last_save = clock()
+        self.seconds_before = 0.0  # spent by the attempts that this one goes on from
 
     def is_due(self) -> bool:
         """Whether the last one is old enough for the next to be worth its time."""
@@ -57,10 +60,10 @@ class CheckpointFile:
         """
         if self._path is None:
             return
-        header = {"format_version": _FORMAT_VERSION, "fingerprint": self._fingerprint, "state": state}
-        partial = self._path.with_suffix(".partial")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {"checkpoint": json.dumps(header)})
-        partial.replace(self._path)
+        seconds = self.seconds_before + self._clock() - self._started
+        header = {"format_version": _FORMAT_VERSION, "fingerprint": self._fingerprint, "state": state, "seconds": seconds}
+        with replacing(self._path) as partial:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {"checkpoint": json.dumps(header)})
         self._last_save = self._clock()
         self._on_saved()
 
@@ -73,6 +76,7 @@ class CheckpointFile:
                 header = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
                 if header.get("format_version") != _FORMAT_VERSION or header.get("fingerprint") != self._fingerprint:
                     return None
+                self.seconds_before = header["seconds"]
                 return header["state"], {name: file.get_tensor(name) for name in list(file.keys())}
         except SafetensorError:
             return None

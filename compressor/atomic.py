@@ -1,4 +1,4 @@
-"""Artifacts appear whole or not at all."""
+"""Files that appear whole or not at all: artifacts, the split and checkpoints."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name to write to, which takes the place of `path` on success and is removed on any error."""
+    """A name to write to: on success the file takes the place of `path`, on disk before it does so; on any error it is removed."""
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
