@@ -10,7 +10,6 @@ An attempt writes under its own fence only, so one that has lost its lease can o
 import re
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-_CHECKPOINT = re.compile(r"jobs/[^/]+/(\d+)/checkpoint\.safetensors")
 
 
 def _segment(text: str) -> str:
@@ -34,12 +33,6 @@ def input_key(job_id: str, name: str, suffix: str) -> str:
 
 def checkpoint_key(job_id: str, fence: int) -> str:
     return f"{attempt_prefix(job_id, fence)}/checkpoint.safetensors"
-
-
-def checkpoint_fence(key: str) -> int | None:
-    """The fence of a checkpoint's key; None for any other key."""
-    match = _CHECKPOINT.fullmatch(key)
-    return int(match[1]) if match else None
 
 
 def artifact_key(job_id: str, fence: int, name: str) -> str:

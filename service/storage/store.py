@@ -50,9 +50,6 @@ class ObjectStore:
     def put_file(self, key: str, path: Path) -> None:
         obstore.put(self._store, key, path)
 
-    def put_bytes(self, key: str, data: bytes) -> None:
-        obstore.put(self._store, key, data)
-
     def open_writer(self, key: str) -> ObjectWriter:
         return ObjectWriter(obstore.open_writer_async(self._store, key, buffer_size=CHUNK_BYTES, max_concurrency=2))
 
@@ -61,10 +58,6 @@ class ObjectStore:
         with path.open("wb") as file:
             for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
                 file.write(chunk)
-
-    async def get_bytes(self, key: str) -> bytes:
-        result = await obstore.get_async(self._store, key)
-        return bytes(await result.bytes_async())
 
     async def open_range(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         """Bytes `start` to `end` (exclusive) in chunks."""

@@ -22,6 +22,7 @@ from service.jobs.states import Status
 from service.settings import Settings
 from service.storage.keys import artifact_key
 from service.storage.store import ObjectStore
+from tests.service.storage.objects import put_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class LiveService:
         artifacts = []
         for name, data in files.items():
             key = artifact_key(queued.id, 1, name)
-            self.store.put_bytes(key, data)
+            put_bytes(self.store, key, data)
             digest = hashlib.sha256(data).hexdigest()
             artifacts.append(Artifact(name=name, key=key, bytes=len(data), sha256=digest, media_type="application/octet-stream"))
         job = queued.model_copy(update={"status": status, "artifacts": artifacts, "finished_at": datetime.now(UTC), "fence": 1})

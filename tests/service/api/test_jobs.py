@@ -8,6 +8,7 @@ from service.jobs.states import TERMINAL, Status
 from service.storage.keys import checkpoint_key, job_prefix
 from tests.service.api.live import LiveService
 from tests.service.api.sample_files import MODEL, PARQUET_FILE
+from tests.service.storage.objects import put_bytes
 
 
 def insert_queued(service: LiveService) -> str:
@@ -76,7 +77,7 @@ def test_a_job_cancelled_while_it_waits_leaves_nothing_in_the_store(service: Liv
     files = {"model": ("model.onnx", MODEL), "dataset": ("rows.parquet", PARQUET_FILE)}
     kept, cancelled = (service.client.post("/v1/jobs", files=files).json()["id"] for _ in range(2))
     # What an attempt had saved before the service was stopped.
-    service.store.put_bytes(checkpoint_key(cancelled, 1), b"checkpoint")
+    put_bytes(service.store, checkpoint_key(cancelled, 1), b"checkpoint")
     for _ in range(2):
         assert service.client.post(f"/v1/jobs/{cancelled}/cancel").json()["status"] == "cancelled"
         assert [path for path in service.left_behind() if f"/{cancelled}/" in path] == []

@@ -21,6 +21,7 @@ from service.jobs.repository import JobRepository
 from service.settings import Settings
 from service.storage import keys
 from service.storage.store import ObjectStore
+from tests.service.storage.objects import put_bytes
 
 FAKE_TRAINER = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
 
@@ -46,7 +47,7 @@ class Workplace:
     def submit_files(self, model: bytes, *, dataset: str = "builtin:digits", max_attempts: int = 3, **config: Any) -> str:
         job = new_job(config=config, inputs={}, max_attempts=max_attempts)
         key = keys.input_key(job.id, "model", ".onnx")
-        self.store.put_bytes(key, model)
+        put_bytes(self.store, key, model)
         inputs = {"model": JobInput(key=key), "dataset": JobInput(ref=dataset)}
         self.repository.insert(job.model_copy(update={"inputs": inputs}))
         return job.id
