@@ -5,7 +5,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
@@ -56,17 +55,6 @@ def test_a_run_delivers_its_folder_and_a_missed_budget_too(folder: Path) -> None
     assert names(out) == ["model.onnx", "report.json", "split.npz", "weights.safetensors"]
     assert json.loads((out / "report.json").read_bytes())["provenance"]["config"]["beta"] == 100
     assert processes_of(folder) == []
-
-
-def test_what_only_the_trainer_sees_is_a_client_error_and_leaves_nothing(folder: Path) -> None:
-    np.savez(folder / "rows.npz", x=np.zeros((100, 64), np.float32))
-    failed = compress(folder, "digits.onnx", "rows.npz", "--out", "new/folder", settings=[])
-    assert failed.returncode == 2, failed.stderr
-    what, where, remedy = failed.stderr.splitlines()[-3:]
-    assert "(missing_labels)" in what
-    assert where.removeprefix("where: ") != "-"
-    assert remedy.removeprefix("do:    ") != "-"
-    assert names(folder) == ["digits.onnx", "rows.npz"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
