@@ -80,14 +80,6 @@ def read(path: Path) -> dict[str, Array]:
         ) from error
 
 
-def count_nonzeros(path: Path) -> dict[str, int]:
-    """Nonzero values of every float tensor of the file, by name, counted in the decoded values.
-
-    Raises: InvalidArtifact where the file is damaged.
-    """
-    return {name: int(np.count_nonzero(array)) for name, array in read(path).items()}
-
-
 def _sparse_constant_node(node: NodeProto) -> NodeProto:
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return node

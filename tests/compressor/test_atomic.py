@@ -28,8 +28,13 @@ def test_the_old_file_stands_until_the_new_one_is_whole_and_on_disk(tmp_path: Pa
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError), replacing(path) as partial:
-        partial.write_bytes(b"half")
-        raise RuntimeError
+
+    def write_half() -> None:
+        with replacing(path) as partial:
+            partial.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

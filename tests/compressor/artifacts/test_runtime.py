@@ -24,6 +24,16 @@ def linear(batch: int | str | None, kind: int = TensorProto.FLOAT) -> ModelProto
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def cast_linear(kind: int) -> ModelProto:
+    """float32(x) @ w for an input of another element type."""
+    model = linear(None)
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    model.graph.node.insert(0, helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT))
+    model.graph.node[1].input[0] = "f"
+    del model.graph.output[0]
+    return model
+
+
 @pytest.mark.parametrize("batch", [None, "N", 1, 4, 16])
 @pytest.mark.parametrize("rows", [1, 4, 9])
 def test_all_rows_come_back_in_order(batch: int | str | None, rows: int) -> None:
@@ -43,6 +53,21 @@ def test_rows_are_cast_to_the_type_of_the_input() -> None:
     outputs = runtime.run(linear(None, TensorProto.FLOAT16).SerializeToString(), [x], output="y")
     assert outputs.dtype == np.float16
     np.testing.assert_allclose(outputs, x @ WEIGHT, atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["BOOL", *(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)), "FLOAT16", "DOUBLE"])
+def test_an_input_of_any_numeric_type_is_fed(kind: str) -> None:
+    rows = np.array([[0, 1, 1], [1, 0, 0]])
+    outputs = runtime.run(cast_linear(getattr(TensorProto, kind)).SerializeToString(), [rows])
+    np.testing.assert_allclose(outputs, rows @ WEIGHT, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["BFLOAT16", "STRING"])
+def test_an_input_that_numpy_cannot_feed_is_named(kind: str) -> None:
+    with pytest.raises(UnsupportedModel, match=f"'x' is a tensor.{kind.lower()}") as caught:
+        runtime.run(cast_linear(getattr(TensorProto, kind)).SerializeToString(), [np.ones((1, 3))])
+    assert caught.value.param == "x"
+    assert caught.value.suggestion
 
 
 def test_a_model_that_cannot_be_loaded_or_run_is_an_error_with_a_code(tmp_path: Path) -> None:
