@@ -101,7 +101,7 @@ def _runner(model: Path | bytes, output: str | None, batch_size: int, num_thread
             raise UnsupportedModel(
                 f"The input {spec.name!r} is a {spec.type}, which cannot be fed to ONNX Runtime from numpy.",
                 param=spec.name,
-                suggestion="Export the model with inputs of float32, float16 or integers, and a Cast behind them where it needs another type.",
+                suggestion="Export the model with inputs of float32, float16 or integers, and a Cast behind them where needed.",
             )
     static = next((spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)), None)
     wanted = output or session.get_outputs()[0].name
