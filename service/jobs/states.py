@@ -16,22 +16,25 @@ class Status(StrEnum):
     FAILED_GATE = "failed_gate"
 
 
+_ATTEMPTED = frozenset(
+    {
+        Status.VALIDATING,
+        Status.RUNNING,
+        Status.QUEUED,
+        Status.PAUSING,
+        Status.CANCELLING,
+        Status.SUCCEEDED,
+        Status.FAILED,
+        Status.FAILED_GATE,
+    }
+)
+
 ALLOWED: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.VALIDATING, Status.CANCELLED}),
     # Back to queued: the attempt was given up (shutdown, crash). To validating again: another attempt took over.
-    Status.VALIDATING: frozenset({Status.VALIDATING, Status.RUNNING, Status.QUEUED, Status.PAUSING, Status.CANCELLING, Status.FAILED}),
-    Status.RUNNING: frozenset(
-        {
-            Status.VALIDATING,
-            Status.RUNNING,
-            Status.QUEUED,
-            Status.PAUSING,
-            Status.CANCELLING,
-            Status.SUCCEEDED,
-            Status.FAILED,
-            Status.FAILED_GATE,
-        }
-    ),
+    # To an end with a result: the report of its progress may be written late, or never, and must not cost the result.
+    Status.VALIDATING: _ATTEMPTED,
+    Status.RUNNING: _ATTEMPTED,
     Status.PAUSING: frozenset({Status.PAUSED, Status.CANCELLING, Status.SUCCEEDED, Status.FAILED, Status.FAILED_GATE}),
     Status.PAUSED: frozenset({Status.QUEUED, Status.CANCELLED}),
     Status.CANCELLING: frozenset({Status.CANCELLED}),

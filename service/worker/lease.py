@@ -64,9 +64,14 @@ class LeaseHolder:
         return LeaseEnd.SHUTDOWN
 
     async def flush(self) -> None:
-        if self._unwritten is not None:
-            (progress, log_tail), self._unwritten = self._unwritten, None
-            await asyncio.to_thread(self._repository.update_progress, self._job_id, self._fence, progress, log_tail)
+        """Writes the last report; where that fails, it is still there for the next time."""
+        report = self._unwritten
+        if report is None:
+            return
+        await asyncio.to_thread(self._repository.update_progress, self._job_id, self._fence, *report)
+        # Unless a newer one has come meanwhile.
+        if self._unwritten is report:
+            self._unwritten = None
 
     async def _ask(self, renews: bool) -> LeaseState:
         await self.flush()
