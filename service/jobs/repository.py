@@ -118,11 +118,14 @@ class JobRepository:
             .values(status=Status.CANCELLED.value, lease_until=None, finished_at=self._now())
             .returning(jobs.c.id)
         )
-        exhausted = select(jobs).where(OPEN, jobs.c.status.in_(RESUMABLE), expired, jobs.c.attempts >= jobs.c.max_attempts)
+        # Only what the ending needs, so that a row that cannot be read as a job comes to its end too.
+        exhausted = select(jobs.c.id, jobs.c.fence, jobs.c.attempts, jobs.c.log_tail).where(
+            OPEN, jobs.c.status.in_(RESUMABLE), expired, jobs.c.attempts >= jobs.c.max_attempts
+        )
         with self._engine.begin() as connection:
             ended = list(connection.execute(cancelled).scalars())
-            found = [_to_job(row) for row in connection.execute(exhausted)]
-        return ended + [job.id for job in found if self._fail_exhausted(job)]
+            found = connection.execute(exhausted).all()
+        return ended + [row.id for row in found if self._fail_exhausted(row)]
 
     def release_dead(self, home: str, is_alive: Callable[[str], bool]) -> int:
         """Ends the leases that processes of `home` held and that are no longer alive."""
@@ -197,7 +200,7 @@ class JobRepository:
             attempts=jobs.c.attempts - (0 if count_attempt else 1),
         )
 
-    def _fail_exhausted(self, job: Job) -> bool:
+    def _fail_exhausted(self, job: Row[Any]) -> bool:
         log = f" Its last log lines:\n{job.log_tail}" if job.log_tail else ""
         error = TrainerCrashed(
             f"{job.attempts} attempts ended without a result.{log}",

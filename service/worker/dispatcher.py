@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 
 from service.jobs.engine import create_engine
 from service.jobs.repository import JobRepository
@@ -54,19 +54,10 @@ class Dispatcher:
         self._overdue_since: dict[Attempt, float] = {}
 
     async def tick(self) -> None:
-        """One round. Where the database is away the round is left out; runners look after themselves."""
-        try:
-            await self._clear_up()
-            await self._kill_overdue()
-            await asyncio.to_thread(self._repository.release_dead, self._home_id, is_alive)
-            for job_id in await asyncio.to_thread(self._repository.end_abandoned):
-                await asyncio.to_thread(discard_all, job_id, self._store)
-            await self._fill_slots()
-        except SQLAlchemyError as error:
-            logger.warning("the database does not answer: %s", error)
-        except Exception:
-            # One bad row or a full disk must not end the service for everybody.
-            logger.exception("a round of the dispatcher failed")
+        """One round. Where the database is away the rest of the round is left out; runners look after themselves."""
+        for step in (self._clear_up, self._kill_overdue, self._release_dead, self._end_abandoned, self._fill_slots):
+            if not await self._take(step):
+                return
 
     async def shut_down(self) -> None:
         """SIGTERM to the runners, which give their jobs back; what is left after a while is killed."""
@@ -77,8 +68,18 @@ class Dispatcher:
         for attempt in self._executor.attempts:
             self._executor.kill(attempt)
         await self._wait_for_all()
-        with suppress(SQLAlchemyError):
-            await asyncio.to_thread(self._repository.release_dead, self._home_id, is_alive)
+        await self._take(self._release_dead)
+
+    async def _take(self, step: Callable[[], Awaitable[None]]) -> bool:
+        """Whether the database was there. One bad row or a full disk must neither end the service nor keep the jobs of others waiting."""
+        try:
+            await step()
+        except OperationalError as error:
+            logger.warning("the database does not answer: %s", error)
+            return False
+        except Exception:
+            logger.exception("a step of the dispatcher failed")
+        return True
 
     async def _wait_for_all(self) -> None:
         while self._executor.attempts:
@@ -101,6 +102,13 @@ class Dispatcher:
             elif now - self._overdue_since.setdefault(attempt, now) > GRACE_S:
                 logger.warning("the runner of %s attempt %d does not end by itself: killed", *attempt)
                 self._executor.kill(attempt)
+
+    async def _release_dead(self) -> None:
+        await asyncio.to_thread(self._repository.release_dead, self._home_id, is_alive)
+
+    async def _end_abandoned(self) -> None:
+        for job_id in await asyncio.to_thread(self._repository.end_abandoned):
+            await asyncio.to_thread(discard_all, job_id, self._store)
 
     async def _fill_slots(self) -> None:
         lease_s = self._settings.lease_s

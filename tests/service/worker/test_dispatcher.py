@@ -12,8 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import select, update
 
 from service.jobs.states import Status
+from service.jobs.tables import jobs
+from service.worker.home import lock_home
 from tests.service.worker.workplace import FAKE_TRAINER, Workplace, small_settings, wait_until
 
 
@@ -219,3 +222,17 @@ def test_a_runner_that_cannot_renew_stops_at_the_end_of_its_lease(tmp_path: Path
             connection.rollback()
         assert runner.wait(40) == 0
         assert not workplace.get(job_id).finished
+
+
+def test_rows_that_cannot_be_read_keep_no_other_job_waiting(workplace: Workplace) -> None:
+    with lock_home(workplace.settings.home) as home_id:
+        exhausted, unnamed = (workplace.submit(max_attempts=1) for _ in range(2))
+        for process in ("p", "not a process"):
+            assert workplace.repository.claim_next(-1.0 if process == "p" else 600.0, home=home_id, process=process)
+    with workplace.engine.begin() as connection:
+        connection.execute(update(jobs).where(jobs.c.id == exhausted).values(config=["not", "a", "config"]))
+    with workplace.dispatcher():
+        assert workplace.wait_until_finished(workplace.submit()).status is Status.SUCCEEDED
+    with workplace.engine.connect() as connection:
+        statuses = dict(connection.execute(select(jobs.c.id, jobs.c.status).where(jobs.c.id.in_([exhausted, unnamed]))).tuples().all())
+    assert statuses == {exhausted: Status.FAILED, unnamed: Status.VALIDATING}
