@@ -13,7 +13,7 @@ Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 class CompressionConfig(BaseModel):
     """Options of one compression run. Unknown keys are errors; every default is meant to be left alone."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     # What the user wants
     max_metric_drop: Probability | None = Field(
@@ -49,7 +49,8 @@ class CompressionConfig(BaseModel):
     learning_rate_log_sigma2: float = Field(default=1e-3, gt=0.0, le=1.0, description="Adam's initial step for log_sigma2.")
 
     # The choice of the point
-    thresholds: tuple[float, ...] = Field(
+    thresholds: tuple[Annotated[float, Field(strict=True)], ...] = Field(
+        strict=False,  # a list is as good; its elements are checked strictly
         default=(0.0, 1.0, 2.0, 3.0, 4.0),
         min_length=1,
         max_length=32,

@@ -16,13 +16,15 @@ import torch
 
 from compressor.artifacts import csr, runtime, sparse_onnx
 from compressor.artifacts.verify import verify_model, verify_weights
+from compressor.atomic import replacing
 from compressor.config import CompressionConfig
 from compressor.data.dataset import Dataset, Parts
-from compressor.data.scaling import ImageScaling, to_tensor
-from compressor.data.split import write_split
+from compressor.data.scaling import ImageScaling
+from compressor.data.split import read_split, write_split
+from compressor.errors import ArtifactMismatch
 from compressor.graph.module import OnnxModule
 from compressor.graph.write import float_tensors
-from compressor.intake import Baseline
+from compressor.intake import Baseline, to_arrays
 from compressor.protocol import DataReference
 from compressor.report import (
     Budget,
@@ -75,7 +77,12 @@ def write_artifacts(out_dir: Path, upload: Upload, outcome: Outcome, parts: Part
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in outcome.tensors.items()}
     sparse_onnx.write(out_dir / MODEL, upload.proto, arrays)
     csr.write(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL))
-    write_split(out_dir / SPLIT, parts.indices or {"train": np.arange(len(parts.train))})
+    write_split(out_dir / SPLIT, _split_of(parts))
+
+
+def _split_of(parts: Parts) -> dict[str, npt.NDArray[np.int64]]:
+    """Rows of the train file by part; all of them, in order, where nothing was carved."""
+    return parts.indices or {"train": np.arange(len(parts.train), dtype=np.int64)}
 
 
 def verify(out_dir: Path, upload: Upload, parts: Parts, baseline: Baseline) -> None:
@@ -91,6 +98,9 @@ def verify(out_dir: Path, upload: Upload, parts: Parts, baseline: Baseline) -> N
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in upload.module.tensors().items()}
     verify_model(out_dir / MODEL, arrays, to_arrays(rows, baseline.scaling), expected, output=upload.module.output.name)
     verify_weights(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL))
+    split, written = read_split(out_dir / SPLIT), _split_of(parts)
+    if split.keys() != written.keys() or any(not np.array_equal(split[part], rows) for part, rows in written.items()):
+        raise ArtifactMismatch("split.npz does not hold the rows of the run.", param=SPLIT)
 
 
 def measure(out_dir: Path, upload: Upload, outcome: Outcome, parts: Parts, baseline: Baseline) -> Measured:
@@ -110,7 +120,7 @@ def measure(out_dir: Path, upload: Upload, outcome: Outcome, parts: Parts, basel
         control=test_accuracy(control),
     )
     control.unlink()
-    sample = to_arrays(parts.test.take(np.arange(1)), baseline.scaling)
+    sample = to_arrays(parts.validation.take(np.arange(1)), baseline.scaling)
     dense = upload.path.read_bytes()
     artifacts = {name: (out_dir / name).stat().st_size for name in (MODEL, WEIGHTS, SPLIT)}
     return Measured(
@@ -143,7 +153,7 @@ def make_report(
     budget = _budget(config, baseline, outcome)
     warnings = list(parts.warnings) + _warnings(budget, measured)
     report = Report(
-        verdict=_verdict(weights, measured, budget, bool(parts.carved)),
+        verdict=_verdict(weights, measured, budget, outcome.delivered, bool(parts.carved)),
         delivered=outcome.delivered,
         warnings=warnings,
         metric=measured.metric,
@@ -157,7 +167,7 @@ def make_report(
             num_train=len(parts.train),
             num_validation=len(parts.validation),
             num_test=len(parts.test),
-            num_classes=int(upload.module.output.shape[-1] or 0),
+            num_classes=baseline.num_classes,
             carved=list(parts.carved),
             image_scaling=baseline.scaling,
         ),
@@ -170,13 +180,11 @@ def make_report(
             seconds=seconds,
         ),
     )
-    (out_dir / REPORT).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with replacing(out_dir / REPORT) as partial:
+        partial.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    if Report.model_validate_json((out_dir / REPORT).read_bytes()) != report:
+        raise ArtifactMismatch("report.json does not hold the report.", param=REPORT)
     return report
-
-
-def to_arrays(dataset: Dataset, scaling: ImageScaling | None) -> list[npt.NDArray[Any]]:
-    """A few rows as the model takes them, in numpy."""
-    return [to_tensor(array, scaling).numpy() for array in dataset.inputs]
 
 
 def file_sha256(path: Path) -> str:
@@ -200,7 +208,7 @@ def _count_weights(dense: Mapping[str, npt.NDArray[Any]], delivered: Arrays, out
         if array.ndim < 2 or not array.size:
             continue
         nnz = int(np.count_nonzero(delivered[name]))
-        log_alpha = outcome.log_alpha.get(name)
+        log_alpha = outcome.log_alpha.get(name) if outcome.delivered == "variational" else None
         layers.append(Layer(name=name, shape=array.shape, numel=array.size, nnz=nnz, sparsity=1 - nnz / array.size, log_alpha=log_alpha))
     numel, nnz = sum(layer.numel for layer in layers), sum(layer.nnz for layer in layers)
     all_numel = sum(array.size for array in dense.values())
@@ -230,11 +238,11 @@ def _curve_point(point: Candidate, outcome: Outcome, numel: int) -> CurvePoint:
         nnz=point.nnz,
         compression_ratio=numel / max(1, point.nnz),
         metric=point.metric,
-        chosen=point == outcome.chosen,
+        chosen=point == outcome.chosen and outcome.delivered == "variational",
     )
 
 
-def _verdict(weights: Weights, measured: Measured, budget: Budget, carved: bool) -> str:
+def _verdict(weights: Weights, measured: Measured, budget: Budget, delivered: str, carved: bool) -> str:
     """One sentence: what became of the file and of the metric, and whether the budget held."""
     bytes_, metric = measured.bytes, measured.metric
     shrunk = (
@@ -242,10 +250,10 @@ def _verdict(weights: Weights, measured: Measured, budget: Budget, carved: bool)
         if bytes_.size_ratio > 1
         else f"model.onnx did not become smaller ({bytes_.artifacts[MODEL]:,} against {bytes_.dense:,} bytes)"
     )
-    sentence = (
-        f"{shrunk} and keeps 1 weight in {weights.compression_ratio:.1f}, at a test accuracy of {metric.compressed.value:.2%} "
-        f"against {metric.dense.value:.2%} dense"
-    )
+    kept = f"keeps 1 weight in {weights.compression_ratio:.1f}" if weights.nnz else "keeps no weight at all"
+    sentence = f"{shrunk} and {kept}, at a test accuracy of {metric.compressed.value:.2%} against {metric.dense.value:.2%} dense"
+    if delivered == "magnitude":
+        sentence += ", pruned by magnitude, which was the better of the two on validation"
     if budget.met:
         return sentence + "."
     drop = budget.dense_validation.value - budget.compressed_validation.value

@@ -11,7 +11,7 @@ from compressor.data import load_parts
 from compressor.delivery import Upload, file_sha256, make_report, measure, verify, write_artifacts
 from compressor.graph.module import OnnxModule
 from compressor.graph.validate import parse_model
-from compressor.intake import count_classes, measure_baseline, resolve_device
+from compressor.intake import largest_class_count, measure_baseline, resolve_device
 from compressor.progress import ProgressTracker
 from compressor.protocol import DataReference, OnProgress
 from compressor.report import Report
@@ -43,7 +43,7 @@ def compress(
         config: the options.
         out_dir: receives model.onnx, weights.safetensors, split.npz and report.json; made where it is absent.
         on_progress: told of phase, part done, seconds left and metrics.
-        checkpoint: a file that the run goes on from where it exists, and that is replaced every few seconds of training.
+        checkpoint: a file that the run goes on from where it exists; replaced at the ends of epochs, every five seconds at most.
         on_checkpoint: called when it has just been replaced.
     Returns: the report. Where no point is inside the budget it holds the most accurate one: see `Report.gate_met`.
     Raises: ClientError where model, data or config must change; TrainingError where the run failed.
@@ -56,7 +56,7 @@ def compress(
     device = resolve_device(config.device)
     proto = parse_model(model_path.read_bytes())
     upload = Upload(model_path, proto, OnnxModule(proto).to(device))
-    num_classes = count_classes(upload.module)
+    num_classes = largest_class_count(upload.module)
 
     tracker.enter("load")
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -64,9 +64,9 @@ def compress(
         parts = load_parts(data, upload.module.inputs, num_classes, config, Path(cache))
 
     tracker.enter("evaluate")
-    baseline = measure_baseline(upload.module, parts, config, device)
-
     schedule = resolve_schedule(config, len(parts.train))
+    baseline = measure_baseline(upload.module, proto, parts, config, schedule.batch_size, device)
+
     store = CheckpointFile(checkpoint, _fingerprint(model_path, data, config), device, on_checkpoint)
     with sensible_threads(upload.module, baseline.validation, schedule.batch_size):
         outcome = Search(upload.module, baseline, config, schedule, tracker, store).run()
@@ -79,7 +79,7 @@ def compress(
 
     tracker.enter("test")
     measured = measure(out_dir, upload, outcome, parts, baseline)
-    seconds = time.monotonic() - started
+    seconds = store.seconds_before + time.monotonic() - started
     return make_report(out_dir, upload, data, config, baseline, parts, outcome, measured, device, seconds)
 
 

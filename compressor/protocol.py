@@ -1,7 +1,7 @@
 """What passes between the trainer and whoever started it: a work directory, lines on a pipe, an exit code. Imports no torch.
 
     WORKDIR/trainer.json             TrainerInput, written by the caller
-    WORKDIR/checkpoint.safetensors   written by the trainer, replaced atomically; where it exists at the start, the run resumes from it
+    WORKDIR/checkpoint.safetensors   replaced atomically at ends of epochs; where it exists at the start, the run resumes from it
     WORKDIR/artifacts/               the finished artifacts, complete when the exit code is 0 or 3
 
 Every line that the trainer prints on stdout is one TrainerLine as JSON; stderr is a free-form log.

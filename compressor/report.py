@@ -53,7 +53,7 @@ class LogAlphaQuantiles(_Part):
 
 
 class Layer(_Part):
-    """One weight tensor. `log_alpha` is absent where the tensor was not treated as variational."""
+    """One weight tensor. `log_alpha` is absent where it was not treated as variational, or magnitude pruning made the delivered point."""
 
     name: str
     shape: tuple[int, ...]
@@ -68,7 +68,7 @@ class Weights(_Part):
 
     numel: int
     nnz: int
-    compression_ratio: float = Field(description="numel / nnz")
+    compression_ratio: float = Field(description="numel / nnz; numel where no weight is left")
     layers: list[Layer]
 
 
@@ -108,7 +108,7 @@ class Latency(_Part):
 
 
 class CurvePoint(_Part):
-    """One point of the accuracy-size curve, after masked fine-tuning; `metric` is on validation."""
+    """One point of the accuracy-size curve, after masked fine-tuning; `metric` is on validation. None is chosen where magnitude won."""
 
     beta: float
     threshold: float

@@ -18,11 +18,11 @@ from compressor.training.checkpoint import CheckpointFile, optimizer_tensors, re
 from compressor.training.fit import FineTuneOptions, FitOptions, fine_tune, fit_posterior, posterior_optimizer
 from compressor.training.rows import count_correct
 from compressor.training.schedule import Schedule
+from compressor.training.seeds import derive_seed
 from compressor.variational.elbo import NegativeElbo
 from compressor.variational.posterior import Posterior
 
 _FIT_COST = 2.5  # a variational step, in dense ones (two products instead of one, noise, KL)
-_CONTROL_SEED = 1000  # apart from the seeds of the branches
 
 Tensors = dict[str, Tensor]
 
@@ -126,7 +126,7 @@ class Search:
             learning_rate_log_sigma2=config.learning_rate_log_sigma2,
             batch_size=schedule.batch_size,
             epochs=schedule.epochs,
-            seed=config.seed + position.branch,
+            seed=derive_seed(config.seed, "fit", position.branch),
         )
 
         def on_epoch(epochs: int, mean_nll: float) -> None:
@@ -163,8 +163,9 @@ class Search:
             self._set_tensors(fitted)
             if self._nnz_under(masks) in seen:
                 position.swept = index + 1
+                self._tracker.advance(self._schedule.fine_tune_epochs * len(self._baseline.train))
                 continue
-            metric = self._fine_tune_under(masks, self._config.seed + position.branch)
+            metric = self._fine_tune_under(masks)
             seen.add(self._nnz())
             self._add(Candidate(self._beta, threshold, self._nnz(), metric), log_alpha)
             position.swept = index + 1
@@ -193,7 +194,7 @@ class Search:
         weights = self._module.tensors()
         prunable = {name: weights[name] for name in self._module.weight_names}
         others = self._nnz() - sum(int(weight.count_nonzero()) for weight in prunable.values())
-        metric = self._fine_tune_under(magnitude_masks(prunable, max(0, chosen.nnz - others)), self._config.seed + _CONTROL_SEED)
+        metric = self._fine_tune_under(magnitude_masks(prunable, max(0, chosen.nnz - others)))
         control = self._copy_tensors()
         wins = metric > chosen.metric
         self._set_tensors(control if wins else self._best)
@@ -207,11 +208,13 @@ class Search:
             log_alpha=position.log_alpha,
         )
 
-    def _fine_tune_under(self, masks: Mapping[str, Tensor], seed: int) -> float:
-        """Fine-tunes the module in place. Returns: accuracy on validation."""
+    def _fine_tune_under(self, masks: Mapping[str, Tensor]) -> float:
+        """Fine-tunes the module in place, with the same batches for every mask. Returns: accuracy on validation."""
+        seed = derive_seed(self._config.seed, "fine_tune")
         options = FineTuneOptions(self._config.fine_tune_learning_rate, self._schedule.batch_size, self._schedule.fine_tune_epochs, seed)
         fine_tune(self._module, masks, self._baseline.train, options, on_step=self._tracker.advance)
-        return count_correct(self._module, self._baseline.validation) / len(self._baseline.validation)
+        correct = count_correct(self._module, self._baseline.validation, self._schedule.batch_size)
+        return correct / len(self._baseline.validation)
 
     # Bookkeeping
 

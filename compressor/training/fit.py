@@ -11,6 +11,7 @@ from compressor.errors import Diverged
 from compressor.graph.module import OnnxModule
 from compressor.training.rows import Rows, num_batches, shuffled_batches
 from compressor.training.schedule import kl_weight, learning_rate
+from compressor.training.seeds import derive_seed
 from compressor.variational.elbo import NegativeElbo
 from compressor.variational.posterior import Posterior
 
@@ -63,9 +64,9 @@ def fit_posterior(
     rates = (options.learning_rate_mean, options.learning_rate_log_sigma2)
     for epoch in range(first_epoch, options.epochs):
         module.train()
-        torch.manual_seed(_epoch_seed(options.seed, epoch))
+        torch.manual_seed(derive_seed(options.seed, epoch))
         losses = []
-        for index, (inputs, labels) in enumerate(shuffled_batches(rows, options.batch_size, _epoch_seed(options.seed, epoch))):
+        for index, (inputs, labels) in enumerate(shuffled_batches(rows, options.batch_size, derive_seed(options.seed, epoch))):
             step = epoch * per_epoch + index
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = learning_rate(step, num_steps, rate)
@@ -106,9 +107,9 @@ def fine_tune(module: OnnxModule, masks: Mapping[str, Tensor], rows: Rows, optio
     num_steps = per_epoch * options.epochs
     for epoch in range(options.epochs):
         module.train()
-        torch.manual_seed(_epoch_seed(options.seed, epoch))
+        torch.manual_seed(derive_seed(options.seed, epoch))
         losses = []
-        for index, (inputs, labels) in enumerate(shuffled_batches(rows, options.batch_size, _epoch_seed(options.seed, epoch))):
+        for index, (inputs, labels) in enumerate(shuffled_batches(rows, options.batch_size, derive_seed(options.seed, epoch))):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(epoch * per_epoch + index, num_steps, options.learning_rate)
             optimizer.zero_grad(set_to_none=True)
@@ -125,11 +126,6 @@ def fine_tune(module: OnnxModule, masks: Mapping[str, Tensor], rows: Rows, optio
 
 def _trainable(module: nn.Module, rate: float) -> list[dict[str, object]]:
     return [{"params": list(module.parameters()), "lr": rate}]
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    """Distinct for every epoch of every loop of a run; below 2**63."""
-    return (seed * 1_000_003 + epoch) % 2**63
 
 
 def _finite_mean(losses: list[Tensor]) -> float:

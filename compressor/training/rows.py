@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-EVALUATION_BATCH = 1024
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -44,11 +42,11 @@ def num_batches(rows: Rows, batch_size: int) -> int:
 
 
 @torch.no_grad()
-def count_correct(module: nn.Module, rows: Rows) -> int:
+def count_correct(module: nn.Module, rows: Rows, batch_size: int) -> int:
     """Rows whose label has the highest score under the module's own parameters (the posterior means), in inference mode."""
     module.eval()
     correct = 0
-    for start in range(0, len(rows), EVALUATION_BATCH):
-        inputs, labels = rows.take(slice(start, start + EVALUATION_BATCH))
+    for start in range(0, len(rows), batch_size):
+        inputs, labels = rows.take(slice(start, start + batch_size))
         correct += int((module(*inputs).argmax(dim=-1) == labels).sum())
     return correct

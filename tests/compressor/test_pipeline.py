@@ -64,7 +64,7 @@ def test_progress_never_falls_and_passes_every_phase_in_order(delivered):
     assert shares == sorted(shares)
     phases = list(dict.fromkeys(line.phase for line in lines))
     assert phases == ["validate", "load", "evaluate", "fit", "sweep", "control", "write", "verify", "test"]
-    assert shares[-1] == pytest.approx(1.0, abs=0.2)
+    assert shares[-1] > 0.97
 
 
 def test_with_no_validation_and_test_a_tenth_each_is_carved_and_said(digits_job, tmp_path):

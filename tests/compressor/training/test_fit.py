@@ -74,9 +74,9 @@ def test_fine_tuning_leaves_what_is_masked_at_zero_and_improves_the_rest(module,
     generator = torch.Generator().manual_seed(0)
     masks = {name: torch.rand(weight.shape, generator=generator) < 0.3 for name, weight in module.tensors().items() if weight.ndim == 2}
     fine_tune(module, masks, rows, FineTuneOptions(1e-3, 64, 0, 0), lambda _: None)
-    before = count_correct(module, rows)
+    before = count_correct(module, rows, 64)
     fine_tune(module, masks, rows, FineTuneOptions(1e-3, 64, 5, 0), lambda _: None)
-    assert count_correct(module, rows) > before
+    assert count_correct(module, rows, 64) > before
     for name, mask in masks.items():
         weight = module.tensors()[name]
         assert not weight[~mask].any()
