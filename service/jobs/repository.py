@@ -125,7 +125,7 @@ class JobRepository:
         with self._engine.begin() as connection:
             ended = list(connection.execute(cancelled).scalars())
             found = connection.execute(exhausted).all()
-        return ended + [row.id for row in found if self._fail_exhausted(row)]
+        return ended + [row.id for row in found if self._fail_exhausted(*row)]
 
     def release_dead(self, home: str, is_alive: Callable[[str], bool]) -> int:
         """Ends the leases that processes of `home` held and that are no longer alive."""
@@ -200,13 +200,13 @@ class JobRepository:
             attempts=jobs.c.attempts - (0 if count_attempt else 1),
         )
 
-    def _fail_exhausted(self, job: Row[Any]) -> bool:
-        log = f" Its last log lines:\n{job.log_tail}" if job.log_tail else ""
+    def _fail_exhausted(self, job_id: str, fence: int, attempts: int, log_tail: str) -> bool:
+        log = f" Its last log lines:\n{log_tail}" if log_tail else ""
         error = TrainerCrashed(
-            f"{job.attempts} attempts ended without a result.{log}",
+            f"{attempts} attempts ended without a result.{log}",
             suggestion="See the worker's log; the machine may be short of memory.",
         )
-        return self.finish(job.id, job.fence, Status.FAILED, error=error.to_problem(), log_tail=job.log_tail)
+        return self.finish(job_id, fence, Status.FAILED, error=error.to_problem(), log_tail=log_tail)
 
     def _write(self, where: ColumnElement[bool], **values: Any) -> bool:
         with self._engine.begin() as connection:
