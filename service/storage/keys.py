@@ -19,16 +19,23 @@ def _segment(text: str) -> str:
     return text
 
 
+JOBS = "jobs"
+
+
 def job_prefix(job_id: str) -> str:
-    return f"jobs/{_segment(job_id)}"
+    return f"{JOBS}/{_segment(job_id)}"
 
 
 def attempt_prefix(job_id: str, fence: int) -> str:
     return f"{job_prefix(job_id)}/{fence:d}"
 
 
+def input_prefix(job_id: str) -> str:
+    return f"{job_prefix(job_id)}/inputs"
+
+
 def input_key(job_id: str, name: str, suffix: str) -> str:
-    return f"{job_prefix(job_id)}/inputs/{_segment(name + suffix)}"
+    return f"{input_prefix(job_id)}/{_segment(name + suffix)}"
 
 
 def checkpoint_key(job_id: str, fence: int) -> str:

@@ -1,8 +1,10 @@
 """`ObjectStore`: the only caller of the object store. An object is seen whole or not at all."""
 
 import contextlib
+import math
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
@@ -86,6 +88,11 @@ class ObjectStore:
         """Keys of all complete objects under the folder `prefix`, sorted."""
         return sorted(meta["path"] for page in obstore.list(self._store, prefix) for meta in page)
 
+    def idle_folders(self, prefix: str, idle_s: float) -> set[str]:
+        """Names of the folders directly under `prefix` in which nothing was written for so long, not even a part of an object."""
+        root, before = self._root / prefix, time.time() - idle_s
+        return {folder.name for folder in (root.iterdir() if root.is_dir() else ()) if _last_written(folder) < before}
+
     def delete(self, key: str) -> None:
         """Removes the object; it need not exist."""
         with contextlib.suppress(FileNotFoundError):
@@ -97,3 +104,11 @@ class ObjectStore:
             self.delete(key)
         # The local store leaves empty folders, and the staged file of an upload that a killed process never ended.
         shutil.rmtree(self._root / prefix, ignore_errors=True)
+
+
+def _last_written(folder: Path) -> float:
+    """When anything under `folder` last changed; infinity where it is changing now."""
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:
+        return math.inf

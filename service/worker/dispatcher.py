@@ -13,7 +13,7 @@ from service.jobs.repository import JobRepository
 from service.settings import Settings
 from service.storage.store import ObjectStore
 from service.worker.executors.local import Attempt, LocalExecutor
-from service.worker.files import discard_all
+from service.worker.files import discard_all, discard_unclaimed
 from service.worker.home import lock_home, remove_workdir, sweep_workdirs, workdir
 from service.worker.processes import is_alive, process_token
 from service.worker.trainer_process import TRAINER_COMMAND
@@ -27,14 +27,20 @@ SHUTDOWN_S = 8.0
 
 
 async def run_dispatcher(settings: Settings, stop: asyncio.Event, *, trainer_command: Sequence[str] = TRAINER_COMMAND) -> None:
-    """Runs until `stop` is set, then gives the running jobs back to the queue.
+    """Runs until `stop` is set, then gives the running jobs back to the queue. With no workers it only waits and leaves the home alone.
 
     Raises: HomeInUse where another dispatcher has this home.
     """
+    if settings.workers == 0:
+        await stop.wait()
+        return
     with lock_home(settings.home) as home_id:
         repository = JobRepository(create_engine(settings.database))
         dispatcher = Dispatcher(settings, repository, LocalExecutor(settings, trainer_command), home_id)
         await asyncio.to_thread(sweep_workdirs, settings.work_root)
+        if settings.database_url is None:
+            # Another table may have come after one that knows what lies here; the home's own has always been here.
+            await asyncio.to_thread(discard_unclaimed, repository, ObjectStore(settings.store_root))
         try:
             while not stop.is_set():
                 await dispatcher.tick()

@@ -11,12 +11,15 @@ from compressor.config import CompressionConfig
 from compressor.errors import CompressionError
 from compressor.protocol import ARTIFACTS, CHECKPOINT, TRAINER_INPUT, DataReference, TrainerInput
 from service.jobs.job import Artifact, Job, JobInput
+from service.jobs.repository import JobRepository
 from service.storage import keys
 from service.storage.store import ObjectStore
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPES = {".json": "application/json"}
+# Another process may be receiving into the same store. It writes the job's row right after the last byte.
+UPLOAD_IDLE_S = 3600.0
 DEFAULT_MEDIA_TYPE = "application/octet-stream"
 
 
@@ -82,6 +85,16 @@ def discard_all(job_id: str, store: ObjectStore) -> None:
     """Removes what a job without a result has left in the store, its inputs included."""
     with _only_logged(job_id):
         store.delete_prefix(keys.job_prefix(job_id))
+
+
+def discard_unclaimed(repository: JobRepository, store: ObjectStore) -> None:
+    """Removes the uploads of requests that never became a job, because the service was killed meanwhile."""
+    for job_id in store.idle_folders(keys.JOBS, UPLOAD_IDLE_S):
+        with _only_logged(job_id):
+            stored = store.list(keys.job_prefix(job_id))
+            # What an attempt has written was a job's once, whatever the table says.
+            if all(key.startswith(keys.input_prefix(job_id)) for key in stored) and repository.get(job_id) is None:
+                store.delete_prefix(keys.job_prefix(job_id))
 
 
 def discard_checkpoints(job: Job, store: ObjectStore) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from tests.acceptance.served import BAYESPRESS, Served, served, to_environment
 from tests.service.api.sample_files import MODEL, PARQUET_FILE
+from tests.service.worker.workplace import wait_until
 
 # Requests are taken and nothing runs, so what is seen is the HTTP side alone.
 NO_WORKER = {"BAYESPRESS_WORKERS": "0", "BAYESPRESS_MAX_UPLOAD_BYTES": "300000000"}
@@ -103,16 +104,31 @@ def test_a_signal_stops_the_service_with_code_0_and_its_jobs_are_there_again(tmp
 
 def test_a_killed_service_gives_its_home_free_and_a_living_one_does_not(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with served(home, variables=NO_WORKER) as service:
+    with served(home) as service:
         command = [BAYESPRESS, "serve", "--home", str(home), "--port", "0"]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=30, env=to_environment(NO_WORKER), check=False)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=30, env=to_environment({}), check=False)
         assert second.returncode == 1
         assert "Traceback" not in second.stderr
         assert f"{home} is in use by another service" in second.stderr
         assert second.stdout == ""
         assert service.stop(signal.SIGKILL) == -signal.SIGKILL
-    with served(home, variables=NO_WORKER) as service:
+    with served(home) as service:
         assert service.client.get("/livez").status_code == 200
+
+
+def test_a_service_without_workers_takes_requests_beside_one_that_has_them(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with served(home) as worker, served(home, variables=NO_WORKER) as front:
+        # Framed as a parquet file and none: the trainer finds that out.
+        files = {"model": ("m", MODEL), "dataset": ("d", PARQUET_FILE)}
+        response = front.client.post("/compress", files=files)
+        assert response.status_code == 202
+        path = response.headers["location"]
+        wait_until(lambda: worker.client.get(path).json()["status"] == "failed", timeout_s=60)
+        assert front.client.get(path).json() == worker.client.get(path).json()
+        assert [service.client.get("/readyz").json()["status"] for service in (worker, front)] == ["ok", "ok"]
+        assert front.stop() == 0
+        assert worker.stop() == 0
 
 
 def test_options_come_from_the_environment_too(tmp_path: Path) -> None:

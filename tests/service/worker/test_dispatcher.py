@@ -234,5 +234,5 @@ def test_rows_that_cannot_be_read_keep_no_other_job_waiting(workplace: Workplace
     with workplace.dispatcher():
         assert workplace.wait_until_finished(workplace.submit()).status is Status.SUCCEEDED
     with workplace.engine.connect() as connection:
-        statuses = dict(connection.execute(select(jobs.c.id, jobs.c.status).where(jobs.c.id.in_([exhausted, unnamed]))).tuples().all())
+        statuses = {row.id: row.status for row in connection.execute(select(jobs)) if row.id in {exhausted, unnamed}}
     assert statuses == {exhausted: Status.FAILED, unnamed: Status.VALIDATING}
