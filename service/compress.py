@@ -124,9 +124,10 @@ def _check_target(target: Path, force: bool) -> None:
 
 
 def _run_into(target: Path, trainer_input: TrainerInput, console: Console) -> Problem | None:
-    """Runs in a hidden folder beside `target`, which gets the artifacts when they are complete, or nothing."""
-    beside = next(folder for folder in target.parents if folder.is_dir())
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=beside, ignore_cleanup_errors=True) as name:
+    """Runs in a hidden folder, from which `target` gets the artifacts when they are complete, or nothing."""
+    # Inside `target` where that exists: it may be a mount, and the folder around it closed to us.
+    around = next(folder for folder in (target, *target.parents) if folder.is_dir())
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=around, ignore_cleanup_errors=True) as name:
         workdir = Path(name)
         (workdir / TRAINER_INPUT).write_text(trainer_input.model_dump_json())
         outcome = asyncio.run(_train(workdir, console))

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import onnx
@@ -55,6 +56,17 @@ def test_a_run_delivers_its_folder_and_a_missed_budget_too(folder: Path) -> None
     assert names(out) == ["model.onnx", "report.json", "split.npz", "weights.safetensors"]
     assert json.loads((out / "report.json").read_bytes())["provenance"]["config"]["beta"] == 100
     assert processes_of(folder) == []
+
+
+def test_a_folder_on_another_disk_takes_the_artifacts(folder: Path) -> None:
+    # Linux has one in memory; where it has not, this is one more run.
+    memory = Path("/dev", "shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as elsewhere:
+        (folder / "out").symlink_to(elsewhere)
+        done = compress(folder, "digits.onnx", "builtin:digits", "--out", "out", settings=QUICK)
+        assert done.returncode == 0, done.stderr
+        assert names(Path(elsewhere)) == ["model.onnx", "report.json", "split.npz", "weights.safetensors"]
+    assert names(folder) == ["digits.onnx", "out"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
