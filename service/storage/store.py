@@ -107,8 +107,8 @@ class ObjectStore:
 
 
 def _last_written(folder: Path) -> float:
-    """When anything under `folder` last changed; infinity where it is changing now."""
+    """When anything under `folder` last changed; infinity where it is going away now, or not ours to read."""
     try:
         return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-    except FileNotFoundError:
+    except OSError:
         return math.inf

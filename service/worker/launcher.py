@@ -12,6 +12,8 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # <linux/sched.h> and <linux/prctl.h>
@@ -21,12 +23,22 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 
 
+@contextmanager
+def doing_without(consequence: str) -> Iterator[None]:
+    """Where the kernel refuses what is done in the block, says so and goes on."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"launcher: {consequence}: {error}\n")
+
+
 def set_limits(limits: dict[str, int]) -> None:
     for name, value in limits.items():
         number = getattr(resource, name)
         hard = resource.getrlimit(number)[1]
         limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(number, (limit, limit))
+        with doing_without(f"the trainer runs without {name} = {limit}"):
+            resource.setrlimit(number, (limit, limit))
 
 
 def cut_network(libc: ctypes.CDLL) -> None:
@@ -36,6 +48,12 @@ def cut_network(libc: ctypes.CDLL) -> None:
     if libc.unshare(flags) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     if flags & CLONE_NEWUSER:
+        map_user(uid, gid)
+
+
+def map_user(uid: int, gid: int) -> None:
+    # Files are opened as before without it; only the numbers that the trainer sees of their owners differ.
+    with doing_without("the trainer does not see its own user"):
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
@@ -43,13 +61,12 @@ def cut_network(libc: ctypes.CDLL) -> None:
 
 def isolate(parent: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    try:
+    with doing_without("the trainer keeps its network"):
         cut_network(libc)
-    except OSError as error:
-        sys.stderr.write(f"launcher: the trainer keeps its network: {error}\n")
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     # Where memory runs out the kernel takes the trainer before the process that holds the lease, but not before a larger culprit.
-    Path("/proc/self/oom_score_adj").write_text("300")
+    with doing_without("the trainer is not the first to go where memory runs out"):
+        Path("/proc/self/oom_score_adj").write_text("300")
     # Last, since a change of credentials clears it.
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
