@@ -15,6 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from compressor import DataReference
 
+torch.set_num_threads(1)  # the networks here are tiny; a second thread only waits, and takes a core from the tests of processes
+
 
 @dataclass(frozen=True)
 class DigitsJob:
