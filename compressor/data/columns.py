@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from compressor.data.dataset import Array, InputSpec, Labels, to_text
+from compressor.data.expanded import ExpandedSize
 from compressor.data.images import ImageColumn
 from compressor.data.labels import check_range, float_labels, not_integers
-from compressor.data.limits import MAX_EXPANDED_BYTES
-from compressor.data.numeric import shape_mismatch, to_input_type, to_row_shape
+from compressor.data.numeric import input_type, shape_mismatch, to_input_type, to_row_shape
 from compressor.data.source import Source
-from compressor.errors import DatasetError, DatasetTooLarge, InvalidDataset, MissingLabels, ShapeMismatch
+from compressor.errors import DatasetError, InvalidDataset, MissingLabels, ShapeMismatch
 
 
 def is_image(kind: pa.DataType) -> bool:
@@ -59,10 +59,11 @@ def _one_array(batch: pa.Table, name: str) -> pa.Array:
 
 
 class LabelReader:
-    def __init__(self, name: str, num_rows: int, num_classes: int, where: Source) -> None:
+    def __init__(self, name: str, num_rows: int, num_classes: int, where: Source, size: ExpandedSize) -> None:
         self._name = name
         self._num_classes = num_classes
         self._where = where
+        size.add(name, (num_rows,), np.int64)
         self._labels: Labels = np.empty(num_rows, dtype=np.int64)
 
     def add(self, batch: pa.Table, first_row: int) -> None:
@@ -77,9 +78,9 @@ class LabelReader:
 
 
 class ImageReader:
-    def __init__(self, spec: InputSpec, name: str, num_rows: int, where: Source) -> None:
+    def __init__(self, spec: InputSpec, name: str, num_rows: int, where: Source, size: ExpandedSize) -> None:
         self._name = name
-        self._images = ImageColumn(spec, name, num_rows, where)
+        self._images = ImageColumn(spec, name, num_rows, where, size)
 
     def add(self, batch: pa.Table, first_row: int) -> None:
         column = _one_array(batch, self._name)
@@ -98,8 +99,9 @@ class ImageReader:
 class NumberReader:
     """Columns side by side in the given order; a list column counts as many numbers as its rows hold."""
 
-    def __init__(self, spec: InputSpec, names: tuple[str, ...], num_rows: int, where: Source) -> None:
+    def __init__(self, spec: InputSpec, names: tuple[str, ...], num_rows: int, where: Source, size: ExpandedSize) -> None:
         self._spec = spec
+        self._size = size
         self._names = names
         self._num_rows = num_rows
         self._where = where
@@ -127,13 +129,9 @@ class NumberReader:
     def _begin(self, blocks: list[Array], width: int) -> Array:
         if to_row_shape(width, self._spec) is None:
             raise self._mismatch(blocks, width)
-        if width * self._num_rows * blocks[0].itemsize > MAX_EXPANDED_BYTES:
-            raise DatasetTooLarge(
-                f"{self._where}: {self._num_rows:,} rows of {width:,} numbers take more than {MAX_EXPANDED_BYTES:,} bytes.",
-                param=self._names[0],
-                suggestion="Give fewer rows.",
-            )
-        return np.empty((self._num_rows, width), dtype=blocks[0].dtype)
+        shape = (self._num_rows, width)
+        self._size.add(self._names[0], shape, input_type(self._spec))
+        return np.empty(shape, dtype=input_type(self._spec))
 
     def _mismatch(self, blocks: list[Array], width: int) -> ShapeMismatch:
         if len(blocks) == 1:
@@ -142,7 +140,7 @@ class NumberReader:
             f"{self._where}: {len(blocks)} numeric columns give rows of {width} numbers ([N, {width}]), but input {self._spec.name!r} "
             f"takes {to_text(self._spec.shape)}.",
             param=self._spec.name,
-            suggestion="Keep exactly the columns that the model was trained on, in their order, and the label.",
+            suggestion="Keep exactly the columns that the model was trained on, in order, and the label; pandas' index does not count.",
         )
 
     def _block(self, batch: pa.Table, name: str, first_row: int) -> Array:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from compressor.data.dataset import Array, InputSpec, to_text
-from compressor.data.limits import MAX_CELL_BYTES, MAX_EXPANDED_BYTES, MAX_PIXELS
+from compressor.data.expanded import ExpandedSize
+from compressor.data.limits import MAX_CELL_BYTES, MAX_PIXELS
 from compressor.data.source import Source
 from compressor.errors import DatasetTooLarge, ExternalReference, InvalidDataset, ShapeMismatch
 
@@ -66,8 +67,9 @@ def _geometry(spec: InputSpec, size: tuple[int, int], is_grey: bool) -> _Geometr
 class ImageColumn:
     """Collects the images of one column, batch by batch, into one uint8 array [N, *row_shape]."""
 
-    def __init__(self, spec: InputSpec, name: str, num_rows: int, where: Source) -> None:
+    def __init__(self, spec: InputSpec, name: str, num_rows: int, where: Source, size: ExpandedSize) -> None:
         self._spec = spec
+        self._size = size
         self._name = name
         self._num_rows = num_rows
         self._where = where
@@ -143,14 +145,9 @@ class ImageColumn:
         geometry = _geometry(self._spec, image.size, image.mode in _GREY_MODES)
         if geometry is None:
             raise self._does_not_fit(image, row)
-        expanded = self._num_rows * int(np.prod(geometry.row_shape))
-        if expanded > MAX_EXPANDED_BYTES:
-            raise DatasetTooLarge(
-                f"{self._where}: {self._num_rows:,} decoded images take {expanded:,} bytes, more than {MAX_EXPANDED_BYTES:,}.",
-                param=self._name,
-                suggestion="Give fewer rows.",
-            )
-        self._rows = np.empty((self._num_rows, *geometry.row_shape), dtype=np.uint8)
+        shape = (self._num_rows, *geometry.row_shape)
+        self._size.add(self._name, shape, np.uint8)
+        self._rows = np.empty(shape, dtype=np.uint8)
         return geometry
 
     def _too_many_pixels(self, row: int) -> DatasetTooLarge:

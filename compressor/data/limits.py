@@ -9,12 +9,16 @@ MAX_ROWS = 20_000_000
 # A 64x64 colour image flattened to one column per value has 12,288; a schema of many more is slow to walk and no table of features.
 MAX_COLUMNS = 20_000
 
+# What a parquet says of its columns in JSON. pandas takes about 120 bytes a column, so this is room for three times MAX_COLUMNS.
+MAX_METADATA_BYTES = 8 * MIB
+
 # Row groups are decoded one after the other, each as a whole; writers make them of 1 MiB to 1 GiB. Both the declared size and what
 # the columns take once decoded must stay below.
 MAX_ROW_GROUP_BYTES = 2 * GIB
 MAX_ROW_GROUPS = 100_000
 
-# All arrays of one file together, as they lie in memory after decoding.
+# All arrays of one file together, as they lie in memory after decoding: uint8 for images, float32 or int64 for numbers and labels.
+# A .npz must stay below it with what it stores, too.
 MAX_EXPANDED_BYTES = 8 * GIB
 
 # One encoded image. MAX_PIXELS of incompressible RGB are 48 MiB, but what fits a model's input is far smaller.

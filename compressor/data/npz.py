@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -11,10 +11,11 @@ import numpy as np
 from numpy.lib import format as npy
 
 from compressor.data.dataset import Array, Dataset, InputSpec, Loaded, takes_integers, to_names
+from compressor.data.expanded import ExpandedSize
 from compressor.data.images import channel_axis
 from compressor.data.labels import check_label_array, missing_labels, not_integers
 from compressor.data.limits import MAX_ARCHIVE_ENTRIES, MAX_EXPANDED_BYTES, MAX_ROWS
-from compressor.data.numeric import reshape_rows, to_input_type
+from compressor.data.numeric import input_type, reshape_rows, to_input_type
 from compressor.data.source import Source
 from compressor.data.unreadable import invalid_if_unreadable, regular_file
 from compressor.errors import DatasetTooLarge, InvalidDataset, ShapeMismatch
@@ -46,20 +47,16 @@ def read_npz(path: Path, where: Source, inputs: Sequence[InputSpec], num_classes
         if LABELS not in entries:
             raise missing_labels(where, LABELS, list(entries))
         names = [_name_of(spec, inputs, entries, where) for spec in inputs]
-        labels = _read(archive, entries[LABELS], where, LABELS)
-        arrays = [_read(archive, entries[name], where, name) for name in names]
-    if labels.ndim == 0 or len(labels) == 0:
-        raise InvalidDataset(f"{where}: the file has no rows.", param=where.part, suggestion="Give at least one row and its label.")
-    for name, array in zip(names, arrays, strict=True):
-        if array.ndim == 0 or len(array) != len(labels):
-            raise InvalidDataset(
-                f"{where}: {name!r} has shape {list(array.shape)} but {LABELS!r} has {len(labels)} rows.",
-                param=name,
-                suggestion="Give as many labels as rows.",
-            )
-    fitted = [_fit(array, spec, where, name) for array, spec, name in zip(arrays, inputs, names, strict=True)]
-    images = any(array.dtype == np.uint8 for array in fitted)
-    return Loaded(Dataset(tuple(fitted), check_label_array(labels, num_classes, where, LABELS)), images)
+        headers = {name: _header(archive, entries[name], where, name) for name in (LABELS, *names)}
+        _check_rows(headers, where)
+        size = ExpandedSize(where)
+        size.add(LABELS, headers[LABELS].shape, np.int64)
+        for spec, name in zip(inputs, names, strict=True):
+            size.add(name, headers[name].shape, np.uint8 if _holds_images(headers[name], spec) else input_type(spec))
+        # One after the other, so that what is stored of one is gone before the next is read.
+        fitted = tuple(_read(archive, entries[name], headers[name], spec, where, name) for spec, name in zip(inputs, names, strict=True))
+        labels = check_label_array(_read_array(archive, entries[LABELS]), num_classes, where, LABELS)
+    return Loaded(Dataset(fitted, labels), images=any(array.dtype == np.uint8 for array in fitted))
 
 
 def _entries(archive: zipfile.ZipFile, where: Source) -> dict[str, zipfile.ZipInfo]:
@@ -91,7 +88,8 @@ def _name_of(spec: InputSpec, inputs: Sequence[InputSpec], entries: dict[str, zi
     return name
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: Source, name: str) -> Array:
+def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: Source, name: str) -> _Header:
+    """What the array declares of itself, once that is known to be numbers and no more than the entry holds."""
     with archive.open(info) as file:
         header = _read_header(file)
         if name == LABELS and header.dtype.kind in "SU":
@@ -113,8 +111,20 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: Source, name: 
                 param=name,
                 suggestion="Write the file again with numpy.savez.",
             )
-    with archive.open(info) as file:
-        return np.asarray(npy.read_array(file, allow_pickle=False))
+    return header
+
+
+def _check_rows(headers: Mapping[str, _Header], where: Source) -> None:
+    rows = headers[LABELS].shape[:1]
+    if rows in ((), (0,)):
+        raise InvalidDataset(f"{where}: the file has no rows.", param=where.part, suggestion="Give at least one row and its label.")
+    for name, header in headers.items():
+        if header.shape[:1] != rows:
+            raise InvalidDataset(
+                f"{where}: {name!r} has shape {list(header.shape)} but {LABELS!r} has {rows[0]} rows.",
+                param=name,
+                suggestion="Give as many labels as rows.",
+            )
 
 
 def _read_header(file: IO[bytes]) -> _Header:
@@ -126,8 +136,19 @@ def _read_header(file: IO[bytes]) -> _Header:
     return _Header(shape, dtype)
 
 
-def _fit(values: Array, spec: InputSpec, where: Source, name: str) -> Array:
-    if values.dtype == np.uint8 and values.ndim >= 3 and not takes_integers(spec):
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
+    with archive.open(info) as file:
+        return np.asarray(npy.read_array(file, allow_pickle=False))
+
+
+def _holds_images(header: _Header, spec: InputSpec) -> bool:
+    return header.dtype == np.uint8 and len(header.shape) >= 3 and not takes_integers(spec)
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: _Header, spec: InputSpec, where: Source, name: str) -> Array:
+    """The array in the type and the shape of its input."""
+    values = _read_array(archive, info)
+    if _holds_images(header, spec):
         return _fit_images(values, spec, where, name)
     return reshape_rows(to_input_type(values, spec, where, name), spec, where, name)
 

@@ -2,12 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from compressor.data.dataset import Array, InputSpec, takes_integers, to_text
 from compressor.data.source import Source
 from compressor.errors import InvalidDataset, ShapeMismatch
+
+
+def input_type(spec: InputSpec) -> np.dtype[Any]:
+    """In which type numbers for this input are kept: int64, or float32."""
+    return np.dtype(np.int64 if takes_integers(spec) else np.float32)
 
 
 def to_input_type(values: Array, spec: InputSpec, where: Source, name: str, first_row: int = 0) -> Array:
@@ -22,9 +28,9 @@ def to_input_type(values: Array, spec: InputSpec, where: Source, name: str, firs
                 param=name,
                 suggestion="Give integers.",
             )
-        return values.astype(np.int64)
+        return values.astype(np.int64, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):
-        converted = values.astype(np.float32)
+        converted = values.astype(np.float32, copy=False)
     if values.dtype.kind == "f":
         finite = np.isfinite(converted).reshape(len(converted), -1).all(axis=1)
         if not finite.all():

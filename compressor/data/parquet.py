@@ -4,6 +4,7 @@ The features that the file declares of itself are never used: they could say tha
 """
 
 import json
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,16 +17,17 @@ import pyarrow.parquet as pq
 
 from compressor.data.columns import ImageReader, LabelReader, NumberReader, is_image, is_number, label_type_error
 from compressor.data.dataset import Dataset, InputSpec, Loaded, takes_integers, to_names
+from compressor.data.expanded import ExpandedSize
 from compressor.data.images import external_reference
 from compressor.data.labels import missing_labels
 from compressor.data.limits import (
     MAX_BATCH_BYTES,
     MAX_BATCH_ROWS,
     MAX_COLUMNS,
+    MAX_METADATA_BYTES,
     MAX_ROW_GROUP_BYTES,
     MAX_ROW_GROUPS,
     MAX_ROWS,
-    MIB,
 )
 from compressor.data.source import Source
 from compressor.data.unreadable import invalid_if_unreadable, regular_file
@@ -52,8 +54,8 @@ def read_parquet(path: Path, where: Source, inputs: Sequence[InputSpec], num_cla
     Args:
         path: a local file.
         where: how messages name it.
-        inputs: the model's inputs. One input takes an image column, or all numeric columns but the label in file order;
-            several take the columns of their own names.
+        inputs: the model's inputs. One input takes an image column, or all numeric columns but the label and pandas' index in
+            file order; several take the columns of their own names.
         num_classes: labels must be in [0, num_classes).
         label_column: name of the column of integer classes.
         cache_dir: an existing folder, the only one in which `datasets` may write.
@@ -64,12 +66,14 @@ def read_parquet(path: Path, where: Source, inputs: Sequence[InputSpec], num_cla
             metadata, schema = file.metadata, file.schema_arrow
         check_declared_sizes(metadata, where)
         _check_declared_media(schema, label_column, where)
+        index = _index_columns(schema, where)
         schema = schema.remove_metadata()
-        plan = _plan(schema, inputs, label_column, where)
-        readers = [_reader(spec, names, schema, metadata.num_rows, where) for spec, names in zip(inputs, plan.columns, strict=True)]
+        plan = _plan(schema, index, inputs, label_column, where)
+        size = ExpandedSize(where)
+        readers = [_reader(spec, names, schema, metadata.num_rows, where, size) for spec, names in zip(inputs, plan.columns, strict=True)]
         images = any(isinstance(reader, ImageReader) for reader in readers)
         _check_expanded_sizes(path, plan.selected(), where)
-        labels = LabelReader(plan.label, metadata.num_rows, num_classes, where)
+        labels = LabelReader(plan.label, metadata.num_rows, num_classes, where, size)
         row = 0
         for batch in _batches(path, schema, plan, cache_dir):
             if row + batch.num_rows > metadata.num_rows:
@@ -112,22 +116,42 @@ def check_declared_sizes(metadata: pq.FileMetaData, where: Source) -> None:
 
 def _check_declared_media(schema: pa.Schema, label_column: str, where: Source) -> None:
     """A column of paths that the file itself calls images gets the error that says so, not the one for text columns."""
-    declared = (schema.metadata or {}).get(b"huggingface", b"")
-    if len(declared) > MIB:
-        raise DatasetTooLarge(
-            f"{where}: the declared features take more than {MIB:,} bytes.", param=where.part, suggestion="Write the file without them."
-        )
     try:
-        features = json.loads(declared)["info"]["features"]
+        features = _metadata(schema, b"huggingface", where)["info"]["features"]
         media = [name for name, feature in features.items() if feature.get("_type") in ("Image", "Audio", "Video")]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (KeyError, TypeError, AttributeError):
         return
     for name in media:
         if name in schema.names and name != label_column and pa.types.is_string(schema.field(name).type):
             raise external_reference(where, name, 0)
 
 
-def _plan(schema: pa.Schema, inputs: Sequence[InputSpec], label_column: str, where: Source) -> _Plan:
+def _index_columns(schema: pa.Schema, where: Source) -> set[str]:
+    """The columns that are pandas' index, which counts the rows or names them: no feature that a model was trained on."""
+    try:
+        # An index that is a mere range of numbers is no column and stands here as an object.
+        declared = {name for name in _metadata(schema, b"pandas", where)["index_columns"] if isinstance(name, str)}
+    except (KeyError, TypeError):
+        declared = set()
+    return declared | {name for name in schema.names if re.fullmatch(r"__index_level_\d+__", name)}
+
+
+def _metadata(schema: pa.Schema, key: bytes, where: Source) -> Any:
+    """What the file declares under `key`; None where that is no JSON."""
+    declared = (schema.metadata or {}).get(key, b"")
+    if len(declared) > MAX_METADATA_BYTES:
+        raise DatasetTooLarge(
+            f"{where}: the metadata {key.decode()!r} take more than {MAX_METADATA_BYTES:,} bytes.",
+            param=where.part,
+            suggestion="Write the file without them.",
+        )
+    try:
+        return json.loads(declared)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _plan(schema: pa.Schema, index: set[str], inputs: Sequence[InputSpec], label_column: str, where: Source) -> _Plan:
     if len(set(schema.names)) != len(schema.names):
         twice = Counter(schema.names).most_common(1)[0][0]
         raise InvalidDataset(f"{where}: two columns have the same name.", param=twice[:60], suggestion="Rename one of them.")
@@ -138,7 +162,7 @@ def _plan(schema: pa.Schema, inputs: Sequence[InputSpec], label_column: str, whe
         raise error
     features = [name for name in schema.names if name != label_column]
     if len(inputs) == 1:
-        columns: tuple[tuple[str, ...], ...] = (_columns_of_one_input(schema, features, where),)
+        columns: tuple[tuple[str, ...], ...] = (_columns_of_one_input(schema, [name for name in features if name not in index], where),)
     else:
         absent = [spec.name for spec in inputs if spec.name not in features]
         if absent:
@@ -206,7 +230,9 @@ def batch_rows(metadata: pq.FileMetaData) -> int:
     return max(1, min(MAX_BATCH_ROWS, MAX_BATCH_BYTES // max(largest, 1)))
 
 
-def _reader(spec: InputSpec, names: tuple[str, ...], schema: pa.Schema, num_rows: int, where: Source) -> "ImageReader | NumberReader":
+def _reader(
+    spec: InputSpec, names: tuple[str, ...], schema: pa.Schema, num_rows: int, where: Source, size: ExpandedSize
+) -> "ImageReader | NumberReader":
     if is_image(schema.field(names[0]).type):
         if takes_integers(spec):
             raise ShapeMismatch(
@@ -214,8 +240,8 @@ def _reader(spec: InputSpec, names: tuple[str, ...], schema: pa.Schema, num_rows
                 param=names[0],
                 suggestion="Give numbers, or a model that takes floats.",
             )
-        return ImageReader(spec, names[0], num_rows, where)
-    return NumberReader(spec, names, num_rows, where)
+        return ImageReader(spec, names[0], num_rows, where, size)
+    return NumberReader(spec, names, num_rows, where, size)
 
 
 def _batches(path: Path, schema: pa.Schema, plan: _Plan, cache_dir: Path) -> Iterator[pa.Table]:

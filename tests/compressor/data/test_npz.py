@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compressor.data import expanded, npz
 from compressor.errors import DatasetError, DatasetTooLarge, InvalidDataset, ShapeMismatch
 
 N = 20
@@ -127,7 +128,7 @@ def test_a_pickle_named_npz_is_refused(tmp_path, load, spec) -> None:
     assert not (tmp_path / "pwned").exists()
 
 
-def npy(shape: tuple[int, ...], data: bytes, descr: str = "<f4") -> bytes:
+def npy_bytes(shape: tuple[int, ...], data: bytes, descr: str = "<f4") -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
     return buffer.getvalue() + data
@@ -135,16 +136,16 @@ def npy(shape: tuple[int, ...], data: bytes, descr: str = "<f4") -> bytes:
 
 def test_a_header_that_declares_more_than_the_entry_holds_is_refused(tmp_path, load, spec) -> None:
     with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive:
-        archive.writestr("x.npy", npy((N, 10**10), b"\0" * 80))
-        archive.writestr("y.npy", npy((N,), LABELS.astype("<f4").tobytes()))
+        archive.writestr("x.npy", npy_bytes((N, 10**10), b"\0" * 80))
+        archive.writestr("y.npy", npy_bytes((N,), LABELS.astype("<f4").tobytes()))
     with pytest.raises(InvalidDataset, match="declares"):
         load(tmp_path / "t.npz", spec((None, 1)))
 
 
 def test_a_zip_bomb_is_refused_by_its_declared_size(tmp_path, load, spec) -> None:
     with zipfile.ZipFile(tmp_path / "t.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x.npy", npy((N, 10**10), b"\0" * 1000))
-        archive.writestr("y.npy", npy((N,), LABELS.astype("<f4").tobytes()))
+        archive.writestr("x.npy", npy_bytes((N, 10**10), b"\0" * 1000))
+        archive.writestr("y.npy", npy_bytes((N,), LABELS.astype("<f4").tobytes()))
         archive.filelist[0].file_size = 2**40
     with pytest.raises(DatasetTooLarge):
         load(tmp_path / "t.npz", spec((None, 1)))
@@ -153,17 +154,43 @@ def test_a_zip_bomb_is_refused_by_its_declared_size(tmp_path, load, spec) -> Non
 def test_an_entry_that_lies_about_its_size_is_refused(tmp_path, load, spec) -> None:
     """100 MB of zeros behind a declared size of a few bytes."""
     with zipfile.ZipFile(tmp_path / "t.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x.npy", npy((N, 1_250_000), b"\0" * 100_000_000))
-        archive.writestr("y.npy", npy((N,), LABELS.astype("<f4").tobytes()))
+        archive.writestr("x.npy", npy_bytes((N, 1_250_000), b"\0" * 100_000_000))
+        archive.writestr("y.npy", npy_bytes((N,), LABELS.astype("<f4").tobytes()))
         archive.filelist[0].file_size = 300
     with pytest.raises(InvalidDataset):
         load(tmp_path / "t.npz", spec((None, 1)))
 
 
+@pytest.mark.parametrize(
+    ("x", "shape", "dtype", "row_bytes"),
+    [
+        (GREY.reshape(N, 30), (None, 30), torch.float32, 30 * 4),
+        (GREY.reshape(N, 30), (None, 30), torch.int32, 30 * 8),
+        (GREY.reshape(N, 30).astype(np.float16), (None, 30), torch.float32, 30 * 4),
+        (GREY, (None, 6, 5), torch.float32, 30),
+        (GREY, (None, 6, 5), torch.int64, 30 * 8),
+    ],
+    ids=["bytes", "bytes as int64", "half", "images", "integers of rank 3"],
+)
+def test_what_counts_is_the_type_in_memory_and_not_the_one_in_the_file(
+    npz_file, load, spec, monkeypatch, x, shape, dtype, row_bytes
+) -> None:
+    """A quarter of a megabyte of zipped bytes became a gigabyte of floats."""
+    path = npz_file(x=x, y=LABELS)
+    monkeypatch.setattr(npz, "MAX_EXPANDED_BYTES", x.nbytes + LABELS.nbytes + 300)
+    monkeypatch.setattr(expanded, "MAX_EXPANDED_BYTES", N * (row_bytes + 8))
+    assert in_order(load(path, spec(shape, dtype=dtype))).nbytes == N * row_bytes
+    monkeypatch.setattr(expanded, "MAX_EXPANDED_BYTES", N * (row_bytes + 8) - 1)
+    monkeypatch.setattr(npz, "_read_array", lambda *_: pytest.fail("read before its size was checked"))
+    with pytest.raises(DatasetTooLarge, match="in memory") as caught:
+        load(path, spec(shape, dtype=dtype))
+    assert caught.value.param == "x"
+
+
 def test_too_many_rows_or_entries_are_refused(tmp_path, load, spec) -> None:
     with zipfile.ZipFile(tmp_path / "t.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x.npy", npy((30_000_000,), b"\0" * 30_000_000, "|i1"))
-        archive.writestr("y.npy", npy((30_000_000,), b"\0" * 30_000_000, "|i1"))
+        archive.writestr("x.npy", npy_bytes((30_000_000,), b"\0" * 30_000_000, "|i1"))
+        archive.writestr("y.npy", npy_bytes((30_000_000,), b"\0" * 30_000_000, "|i1"))
     with pytest.raises(DatasetTooLarge, match="rows"):
         load(tmp_path / "t.npz", spec((None, 1)))
     with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive:

@@ -1,11 +1,15 @@
 """Numeric columns: file order to one input, by name to several, and never a silent guess."""
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from compressor.errors import DatasetError, InvalidDataset, ShapeMismatch
+from compressor.data import expanded
+from compressor.data.limits import MAX_METADATA_BYTES
+from compressor.errors import DatasetError, DatasetTooLarge, InvalidDataset, ShapeMismatch
 
 ROWS = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
 LABELS = [index % 4 for index in range(20)]
@@ -134,6 +138,74 @@ def test_columns_that_are_no_numbers_are_named(table_file, load, spec, column) -
     with pytest.raises(InvalidDataset, match="'odd'") as caught:
         load(table_file(a=ROWS[:, 0], odd=column, label=LABELS), spec((None, 2)))
     assert caught.value.param == "odd"
+
+
+# As after a shuffle: an index that is a range of numbers is not stored as a column.
+SHUFFLED = pd.Index(np.random.default_rng(2).permutation(20))
+
+
+def indexed(index: pd.Index | None) -> pd.DataFrame:
+    table = pd.DataFrame(ROWS, columns=list("abcdef")).assign(label=LABELS)
+    return table if index is None else table.set_index(index)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        None,
+        SHUFFLED,
+        SHUFFLED.rename("id"),
+        pd.MultiIndex.from_product([range(4), range(5)]),
+    ],
+    ids=["range", "sampled", "named", "two levels"],
+)
+@pytest.mark.parametrize("metadata", [True, False])
+def test_the_index_of_pandas_is_no_feature(tmp_path, load, spec, index, metadata) -> None:
+    table = pa.Table.from_pandas(indexed(index))
+    if not metadata:
+        table = table.replace_schema_metadata(None)
+    pq.write_table(table, tmp_path / "t.parquet")
+    names = [name for name in table.column_names if name not in "abcdef" and name != "label"]
+    if names == ["id"] and not metadata:
+        with pytest.raises(ShapeMismatch, match="7 numeric columns"):
+            load(tmp_path / "t.parquet", spec((None, 6)))
+        return
+    parts = load(tmp_path / "t.parquet", spec((None, 6)))
+    assert np.array_equal(in_order(parts), ROWS)
+    assert all(any(repr(name) in warning for warning in parts.warnings) for name in names)
+
+
+def test_an_index_named_after_an_input_is_its_column(tmp_path, load, spec) -> None:
+    indexed(SHUFFLED.rename("id")).to_parquet(tmp_path / "t.parquet")
+    parts = load(tmp_path / "t.parquet", spec((None, 1), "a"), spec((None, 1), "id", torch.int64))
+    assert in_order(parts, 1)[:, 0].tolist() == SHUFFLED.tolist()
+
+
+@pytest.mark.parametrize(
+    "declared", [b"", b"{", b"[]", b"null", b'{"index_columns": 3}', b'{"index_columns": [null, {"kind": "range"}, "x"]}']
+)
+def test_odd_metadata_of_pandas_is_no_obstacle(tmp_path, load, spec, declared) -> None:
+    table = pa.table({**columns(), "label": LABELS}).replace_schema_metadata({"pandas": declared})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert np.array_equal(in_order(load(tmp_path / "t.parquet", spec((None, 6)))), ROWS)
+
+
+def test_metadata_of_many_megabytes_is_not_parsed(tmp_path, load, spec) -> None:
+    table = pa.table({**columns(), "label": LABELS}).replace_schema_metadata({"pandas": b" " * (MAX_METADATA_BYTES + 1)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(DatasetTooLarge, match="metadata"):
+        load(tmp_path / "t.parquet", spec((None, 6)))
+
+
+def test_two_inputs_that_fit_one_by_one_are_too_large_together(table_file, load, spec, monkeypatch) -> None:
+    path = table_file(a=pa.array(ROWS.astype(np.float16).tolist()), b=pa.array(ROWS.tolist()), label=LABELS)
+    inputs = (spec((None, 6), "a"), spec((None, 6), "b"))
+    monkeypatch.setattr(expanded, "MAX_EXPANDED_BYTES", 20 * (2 * 24 + 8))
+    assert in_order(load(path, *inputs)).shape == (20, 6)
+    monkeypatch.setattr(expanded, "MAX_EXPANDED_BYTES", 20 * (2 * 24 + 8) - 1)
+    with pytest.raises(DatasetTooLarge, match=r"1,120 bytes in memory") as caught:
+        load(path, *inputs)
+    assert caught.value.param == "b"
 
 
 def test_labels_alone_are_no_data(table_file, load, spec) -> None:
