@@ -1,4 +1,7 @@
-"""For all tests: one thread a process, before anything imports torch. Two that wait for each other on busy cores take several times as long."""
+"""For all tests: one thread a process, set before anything imports torch.
+
+Two threads that wait for each other on busy cores take several times as long as one.
+"""
 
 import os
 
