@@ -10,7 +10,6 @@
     ├── DuplicatePart             422
     ├── ConflictingParts          422
     ├── InvalidDatasetRef         422
-    ├── DatasetRefNotAllowed      422
     ├── JobNotFound               404
     ├── ArtifactNotFound          404
     ├── JobNotFinished            409
@@ -20,7 +19,8 @@
     ├── OriginNotAllowed          403
     └── NotReady                  503
 
-The library's own errors (`compressor.errors`) keep their codes; what no class covers (404 and 405 of the router, 500) is at the end.
+The library's own errors (`compressor.errors`) and that of `service.data_roots` keep their codes; what
+no class covers (404 and 405 of the router, 500) is at the end.
 """
 
 from collections.abc import Mapping
@@ -94,10 +94,6 @@ class ConflictingParts(ApiError):
 
 class InvalidDatasetRef(ApiError):
     code, title, status = "invalid_dataset_ref", "The dataset reference is not valid", 422
-
-
-class DatasetRefNotAllowed(ApiError):
-    code, title, status = "dataset_ref_not_allowed", "The dataset reference is not allowed", 422
 
 
 class JobNotFound(ApiError):

@@ -3,13 +3,14 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from compressor.config import CompressionConfig
 from compressor.errors import CompressionError
 from compressor.protocol import ARTIFACTS, CHECKPOINT, TRAINER_INPUT, DataReference, TrainerInput
+from service.data_roots import FILE_SCHEME, resolve
 from service.jobs.job import Artifact, Job, JobInput
 from service.jobs.repository import JobRepository
 from service.storage import keys
@@ -23,9 +24,9 @@ UPLOAD_IDLE_S = 3600.0
 DEFAULT_MEDIA_TYPE = "application/octet-stream"
 
 
-def fetch(job: Job, store: ObjectStore, folder: Path) -> None:
+def fetch(job: Job, store: ObjectStore, folder: Path, data_roots: Sequence[Path]) -> None:
     """Fills the work directory: inputs, the newest checkpoint of an earlier attempt, trainer.json."""
-    inputs = {name: _fetch_input(name, source, store, folder) for name, source in job.inputs.items()}
+    inputs = {name: _fetch_input(name, source, store, folder, data_roots) for name, source in job.inputs.items()}
     for fence in range(job.fence - 1, 0, -1):
         key = keys.checkpoint_key(job.id, fence)
         if store.exists(key):
@@ -40,10 +41,13 @@ def fetch(job: Job, store: ObjectStore, folder: Path) -> None:
     (folder / TRAINER_INPUT).write_text(trainer_input.model_dump_json())
 
 
-def _fetch_input(name: str, source: JobInput, store: ObjectStore, folder: Path) -> str:
+def _fetch_input(name: str, source: JobInput, store: ObjectStore, folder: Path, data_roots: Sequence[Path]) -> str:
     if source.key is None:
-        # A checked file:PATH reference names a file of this machine; builtin: names stay as they are.
-        return (source.ref or "").removeprefix("file:")
+        reference = source.ref or ""
+        if not reference.startswith(FILE_SCHEME):
+            return reference
+        # It was checked when it came; what lies there may have become a link out of the data roots.
+        return str(resolve(Path(reference.removeprefix(FILE_SCHEME)), f"{name}_ref", data_roots))
     path = folder / "inputs" / f"{name}{PurePosixPath(source.key).suffix}"
     path.parent.mkdir(exist_ok=True)
     store.get_to_file(source.key, path)

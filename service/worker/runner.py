@@ -73,7 +73,7 @@ class Runner:
         try:
             self._folder.mkdir(parents=True)
             (self._folder / OWNER).write_text(self._process)
-            await asyncio.to_thread(files.fetch, self._job, self._store, self._folder)
+            await asyncio.to_thread(files.fetch, self._job, self._store, self._folder, self._settings.data_roots)
             outcome, log_tail = await self._train()
             return await self._to_ending(outcome, log_tail)
         except CompressionError as error:

@@ -9,6 +9,7 @@ from compressor.config import CompressionConfig
 from compressor.errors import ClientError, CompressionError, DatasetError, GateNotMet, ModelError, error_classes
 from compressor.protocol import ExitCode
 from service.api.problems import ApiError
+from service.data_roots import DatasetRefNotAllowed
 from service.settings import ENV_PREFIX, Settings
 
 README = Path(__file__).parents[2] / "README.md"
@@ -32,10 +33,10 @@ def settings_table() -> str:
 
 
 def error_table() -> str:
-    """The library's errors, then those of the HTTP interface, which have no exit code."""
+    """The library's errors, then those of the service, which have no exit code."""
     library = [cls for cls in error_classes() if cls.__module__ == "compressor.errors" and cls not in NEVER_RAISED]
     rows = [f"| `{cls.code}` | {cls.title} | {cls.status} | {_exit_code(cls):d} |" for cls in library]
-    rows += [f"| `{cls.code}` | {cls.title} | {cls.status} | |" for cls in ApiError.__subclasses__()]
+    rows += [f"| `{cls.code}` | {cls.title} | {cls.status} | |" for cls in (DatasetRefNotAllowed, *ApiError.__subclasses__())]
     return "\n".join(["| code | meaning | status | exit |", "|---|---|---|---|", *rows])
 
 

@@ -1,17 +1,14 @@
-"""`dataset_ref`: rows that the service already has. Checked at once; what lies outside the data roots is never told apart from nothing."""
+"""`dataset_ref`: rows that the service already has. Checked at once."""
 
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.api.problems import DatasetRefNotAllowed, InvalidDatasetRef
+from service.api.problems import InvalidDatasetRef
 from service.api.uploads.framing import TAIL_BYTES, DatasetSkimmer
+from service.data_roots import BUILTIN, FILE_SCHEME, SUGGESTION, resolve
 from service.jobs.job import JobInput
-
-BUILTIN = ("builtin:digits",)
-FILE_SCHEME = "file:"
-SUGGESTION = f"The references are {', '.join(BUILTIN)} and, under a folder that `serve --data-root` names, file:PATH."
 
 
 def check_reference(text: str, param: str, data_roots: Sequence[Path]) -> JobInput:
@@ -25,24 +22,19 @@ def check_reference(text: str, param: str, data_roots: Sequence[Path]) -> JobInp
             raise InvalidDatasetRef(detail, param=param, suggestion="Leave the part out; it is then carved from the dataset.")
         return JobInput(ref=text)
     if text.startswith(FILE_SCHEME):
-        path = _resolve(text, param, data_roots)
+        path = _read_path(text, param, data_roots)
         return JobInput(ref=f"{FILE_SCHEME}{path}", filename=path.name, bytes=_check_file(path, param))
     shown = text if len(text) <= 80 else text[:77] + "..."
     raise InvalidDatasetRef(f"{shown!r} is no dataset reference.", param=param, suggestion=SUGGESTION)
 
 
-def _resolve(text: str, param: str, data_roots: Sequence[Path]) -> Path:
-    """The real path, all symbolic links followed, which must be under a data root."""
+def _read_path(text: str, param: str, data_roots: Sequence[Path]) -> Path:
     written = text.removeprefix(FILE_SCHEME).removeprefix("//")
     path = Path(written)
     if len(written) > 4096 or "\0" in written or not path.is_absolute() or ".." in path.parts:
         detail = "A file: reference is an absolute path without '..'."
         raise InvalidDatasetRef(detail, param=param, suggestion="For example file:/data/train.parquet.")
-    resolved = Path(os.path.realpath(path))
-    if not any(resolved.is_relative_to(root) for root in data_roots):
-        opened = "None is open." if not data_roots else "It is not under one."
-        raise DatasetRefNotAllowed(f"Only files under a data root may be named. {opened}", param=param, suggestion=SUGGESTION)
-    return resolved
+    return resolve(path, param, data_roots)
 
 
 def _check_file(path: Path, param: str) -> int:

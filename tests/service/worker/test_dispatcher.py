@@ -92,6 +92,22 @@ def test_cancel_ends_a_running_job_at_once(served: Workplace) -> None:
     assert time.monotonic() - asked < 3
 
 
+def test_a_reference_that_has_become_a_link_out_of_its_root_fails_the_job(tmp_path: Path) -> None:
+    root = (tmp_path / "root").resolve()
+    root.mkdir()
+    (tmp_path / "secret.npz").write_bytes(b"secret")
+    with new_workplace(tmp_path / "home", data_roots=(root,)) as workplace, workplace.dispatcher():
+        (root / "rows.npz").write_bytes(b"rows")
+        reference = f"file:{root}/rows.npz"
+        assert workplace.wait_until_finished(workplace.submit_files(b"{}", dataset=reference)).status is Status.SUCCEEDED
+        (root / "rows.npz").unlink()
+        (root / "rows.npz").symlink_to(tmp_path / "secret.npz")
+        job = workplace.wait_until_finished(workplace.submit_files(b"{}", dataset=reference))
+        assert job.error is not None
+        assert (job.status, job.error.code, job.error.param, job.attempts) == (Status.FAILED, "dataset_ref_not_allowed", "dataset_ref", 1)
+        assert "secret" not in job.error.detail
+
+
 def test_a_damaged_input_fails_the_job(served: Workplace) -> None:
     job_id = served.submit(steps=2)
     other = served.get(job_id)
