@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compressor.errors import ClientError, GraphTooLarge, InvalidModel, NoWeights, UnsupportedModel, UnsupportedTask
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.node import Node
+from compressor.graph.ops.layout import casts_to_integers
 from compressor.graph.ops.table import MAX_MADE_ELEMENTS
 from compressor.graph.program import Program
 from compressor.graph.reader import Graph, read_graph
@@ -77,7 +78,7 @@ class OnnxModule(nn.Module):
         arrays = {name: found for name, found in loaded.items() if found is not None}
         floats = {name: array for name, (array, kind) in arrays.items() if kind in FLOAT_TYPES}
         program = Program(nodes, outputs, floats)
-        roles = roles_of(nodes, floats)
+        roles = roles_of(nodes, outputs, floats)
         parameters: list[_Binding] = []
         buffers: list[_Binding] = []
         host: list[tuple[int, Tensor]] = []
@@ -98,7 +99,7 @@ class OnnxModule(nn.Module):
         self.weight_names: tuple[str, ...] = tuple(name for name, role in roles.items() if role is Role.WEIGHT)
         if not self.weight_names:
             raise NoWeights(
-                "No float tensor of two or more dimensions reaches a linear operator.",
+                "No float tensor of two or more dimensions reaches a linear operator from which a gradient of the output comes back.",
                 param="model",
                 suggestion="Export the model with its weights in the file (export_params=True), as initialisers or constants.",
             )
@@ -272,10 +273,10 @@ def _static_batch(inputs: Sequence[ValueSpec]) -> int | None:
 
 
 def _logits(nodes: Sequence[Node], output: str) -> str:
-    """The input of the Softmax or LogSoftmax that gives `output`; `output` itself where there is none."""
+    """The input of the Softmax or LogSoftmax that gives `output`, be it as another float type; `output` itself where there is none."""
     producers = {name: node for node in nodes for name in node.outputs}
     name = output
-    while name in producers and producers[name].op_type == "Identity":
+    while name in producers and producers[name].op_type in ("Identity", "Cast") and not casts_to_integers(producers[name]):
         name = producers[name].inputs[0]
     last = producers.get(name)
     return last.inputs[0] if last is not None and last.op_type in ("Softmax", "LogSoftmax") else output

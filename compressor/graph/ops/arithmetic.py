@@ -36,10 +36,6 @@ plain_operators(
         "Mean": _mean,
         "Min": lambda *values: reduce(torch.minimum, values),
         "Max": lambda *values: reduce(torch.maximum, values),
-        "Floor": torch.floor,
-        "Ceil": torch.ceil,
-        "Round": torch.round,
-        "Sign": torch.sign,
         "Sin": torch.sin,
         "Cos": torch.cos,
         "Tan": torch.tan,
@@ -54,6 +50,10 @@ plain_operators(
         "Erf": torch.erf,
     },
 )
+
+
+# Steps, whose gradient is 0: the data could not hold on to a weight before one, and the prior would take it.
+plain_operators(__name__, {"Floor": torch.floor, "Ceil": torch.ceil, "Round": torch.round, "Sign": torch.sign}, frozen=(0,))
 
 
 @operator("Mod")

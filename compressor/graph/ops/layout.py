@@ -8,7 +8,7 @@ from torch import Tensor
 from compressor.graph.gaussian import Run
 from compressor.graph.node import Node
 from compressor.graph.ops.table import Flow, operator
-from compressor.graph.tensors import compute_dtype
+from compressor.graph.tensors import FLOAT_TYPES, compute_dtype
 
 
 @operator("Identity", flow=Flow.LAYOUT)
@@ -21,6 +21,11 @@ def identity(node: Node) -> Run:
 def cast(node: Node) -> Run:
     dtype = compute_dtype(node.int("to", 0), node.label)
     return lambda x: x.to(dtype)
+
+
+def casts_to_integers(node: Node) -> bool:
+    """Whether no gradient and no fraction passes."""
+    return node.op_type == "Cast" and node.int("to", 0) not in FLOAT_TYPES
 
 
 @operator("CastLike", flow=Flow.LAYOUT, settings=(1,))

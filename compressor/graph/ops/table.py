@@ -36,7 +36,7 @@ class Operator:
         weights: input slots in which the operator is linear.
         parameters: slots of biases and scales: trainable even where they hold one element.
         settings: slots that are read as plain numbers (shapes, axes, bounds): never trainable, and left on the CPU.
-        frozen: slots of data that do not learn (conditions, indices, statistics).
+        frozen: slots of data that do not learn (conditions, indices, statistics), and those through which no gradient passes.
         variance: builds f(x^2, var) of a linear operator where it is not `build` without bias.
         takes_mode: the function's first argument is whether the module trains.
         multiple: the function gives all outputs of the node; otherwise only the first may be used.

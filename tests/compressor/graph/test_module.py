@@ -1,6 +1,7 @@
 """OnnxModule: which tensors it has, which output it computes, how it treats batches, modes and names."""
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -47,6 +48,28 @@ def test_logits_are_what_goes_into_the_final_softmax(operator: str) -> None:
     assert not torch.allclose(logits, module(x))
     function = torch.softmax if operator == "Softmax" else torch.log_softmax
     torch.testing.assert_close(function(logits, 1), module(x))
+
+
+def cast_after_softmax(*kinds: int) -> OnnxModule:
+    """A model in half precision whose probabilities are cast to `kinds`, one after the other."""
+    names = ["inner", *(f"cast{index}" for index in range(len(kinds) - 1)), "y"]
+    nodes = [node("MatMul", ["x", "w"], "scores"), node("Softmax", ["scores"], "inner", axis=1)]
+    nodes += [node("Cast", [before], after, to=kind) for kind, (before, after) in zip(kinds, pairwise(names), strict=True)]
+    arrays, types = {"w": values(4, 3).astype(np.float16)}, {"x": TensorProto.FLOAT16, "y": kinds[-1]}
+    return OnnxModule(parse_model(model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 3]}, arrays, types=types).SerializeToString()))
+
+
+@pytest.mark.parametrize("kinds", [(TensorProto.FLOAT,), (TensorProto.DOUBLE, TensorProto.FLOAT16)])
+def test_logits_are_found_before_a_softmax_whose_type_is_cast(kinds: tuple[int, ...]) -> None:
+    module = cast_after_softmax(*kinds)
+    x = torch.randn(6, 4)
+    torch.testing.assert_close(module(x, logits=True), x @ module.tensors()["w"])
+    torch.testing.assert_close(torch.softmax(module(x, logits=True), 1), module(x), check_dtype=False)
+
+
+def test_a_cast_to_integers_is_no_change_of_type_alone() -> None:
+    with pytest.raises(NoWeights):
+        cast_after_softmax(TensorProto.INT32, TensorProto.FLOAT)
 
 
 def test_without_a_softmax_logits_are_the_output() -> None:
