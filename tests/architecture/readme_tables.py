@@ -1,12 +1,14 @@
 """The README's tables, from the code they describe. `python -m tests.architecture.readme_tables` writes them into README.md."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
 from compressor.config import CompressionConfig
 from compressor.errors import ClientError, CompressionError, DatasetError, GateNotMet, ModelError, error_classes
+from compressor.graph.ops import FAMILIES, supported_operators
 from compressor.protocol import ExitCode
 from service.api.problems import ApiError
 from service.data_roots import DatasetRefNotAllowed
@@ -40,6 +42,16 @@ def error_table() -> str:
     return "\n".join(["| code | meaning | status | exit |", "|---|---|---|---|", *rows])
 
 
+def operator_table() -> str:
+    """One row per family and treatment of weights, in the order of the families."""
+    families = [family.__name__.rsplit(".", 1)[-1] for family in FAMILIES]
+    rows: dict[tuple[int, str], list[str]] = defaultdict(list)
+    for name, found in supported_operators().items():
+        rows[families.index(found.family), found.weights].append(f"`{name}`")
+    lines = [f"| {families[index]} | {', '.join(names)} | {weights} |" for (index, weights), names in sorted(rows.items())]
+    return "\n".join(["| family | operators | a variational weight |", "|---|---|---|", *lines])
+
+
 def _default(field: FieldInfo) -> object:
     return field.get_default(call_default_factory=False)
 
@@ -56,7 +68,7 @@ def _exit_code(cls: type[CompressionError]) -> ExitCode:
     return ExitCode.GATE_NOT_MET if issubclass(cls, GateNotMet) else ExitCode.FAILED
 
 
-TABLES = {"config": config_table, "settings": settings_table, "errors": error_table}
+TABLES = {"config": config_table, "settings": settings_table, "errors": error_table, "operators": operator_table}
 
 
 def block(readme: str, name: str) -> str:

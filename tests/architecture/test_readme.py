@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from compressor.graph.validate import MAX_OPSET, MIN_OPSET
 from tests.architecture.readme_tables import README, TABLES, block
 
 ROOT = README.parent
@@ -13,6 +14,10 @@ ROOT = README.parent
 def test_table_is_the_one_that_the_code_gives(name: str) -> None:
     readme = README.read_text(encoding="utf-8")
     assert block(readme, name) == TABLES[name](), "stale: run python -m tests.architecture.readme_tables"
+
+
+def test_opsets_are_those_that_are_taken() -> None:
+    assert f"opsets {MIN_OPSET} to {MAX_OPSET}." in README.read_text(encoding="utf-8")
 
 
 def test_links_lead_somewhere() -> None:

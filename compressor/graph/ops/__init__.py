@@ -32,7 +32,7 @@ class SupportedOperator:
 def supported_operators() -> dict[str, SupportedOperator]:
     """Every operator that a model may use, by name, with its family and what happens to a variational weight that reaches it."""
     rows = {name: SupportedOperator(found.family, found.flow.value) for name, found in OPERATORS.items()}
-    rows["Constant"] = SupportedOperator("shape", "")
+    rows["Constant"] = SupportedOperator("shape", "may hold one")
     return dict(sorted(rows.items()))
 
 
