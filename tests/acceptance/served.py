@@ -37,9 +37,9 @@ def to_environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def served(home: Path, *options: str, variables: Mapping[str, str] | None = None) -> Iterator[Served]:
+def served(home: Path, *options: str, variables: Mapping[str, str] | None = None, script: str = BAYESPRESS) -> Iterator[Served]:
     """A running service; it is killed at the end where the test has not stopped it."""
-    command = [BAYESPRESS, "serve", "--home", str(home), "--port", "0", *options]
+    command = [script, "serve", "--home", str(home), "--port", "0", *options]
     log = home.with_name(f"{home.name}.log")
     with log.open("a") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=to_environment(variables or {}))

@@ -63,7 +63,7 @@ def test_object_store_is_called_in_its_room_only() -> None:
     assert {file for file in files if not file.startswith("service/storage/")} == set()
 
 
-def test_environment_is_read_by_the_settings_only() -> None:
+def test_library_reads_no_environment() -> None:
     def reads_environment(path: Path) -> bool:
         text = path.read_text(encoding="utf-8")
         return "os.environ" in text or "getenv" in text
@@ -76,3 +76,16 @@ def test_nothing_unpickles() -> None:
     assert {library: files_importing(library) for library in ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")} == {
         library: set() for library in ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
     }
+
+
+def test_rows_are_read_and_written_in_repositories_only() -> None:
+    statements = {"select", "insert", "update", "delete"}
+
+    def writes_sql(path: Path) -> bool:
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sqlalchemy")]
+        return any(alias.name in statements for node in imports for alias in node.names)
+
+    files = {path for path in (ROOT / "service").rglob("*.py") if writes_sql(path)}
+    assert ROOT / "service" / "jobs" / "repository.py" in files
+    assert {str(path.relative_to(ROOT)) for path in files if path.name != "repository.py" and "migrations" not in path.parts} == set()
