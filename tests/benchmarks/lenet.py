@@ -143,6 +143,7 @@ def main() -> int:
     arguments = parser.parse_args()
     options = {key: json.loads(value) for key, value in (item.split("=", 1) for item in arguments.set)}
     data = find_data(arguments.data)
+    print(f"LeNet-{arguments.network}, compressed with {json.dumps({**_CONFIG[arguments.network], **options})}", flush=True)
     runs = [run_seed(arguments.network, data, seed, options) for seed in range(arguments.seeds)]
     numbers = [key for key, value in runs[0].items() if isinstance(value, float)]
     result = {
