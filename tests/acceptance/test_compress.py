@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -69,6 +70,15 @@ def test_a_folder_on_another_disk_takes_the_artifacts(folder: Path) -> None:
     assert names(folder) == ["digits.onnx", "out"]
 
 
+@pytest.fixture
+def like_in_a_terminal() -> Iterator[None]:
+    """What a shell starts in the background inherits an ignored SIGINT, and rightly keeps ignoring it; the tests may run so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("like_in_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing(folder: Path, number: signal.Signals) -> None:
     with subprocess.Popen(
@@ -78,10 +88,13 @@ def test_an_interrupted_run_leaves_nothing(folder: Path, number: signal.Signals)
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("validate")
-        assert len(processes_of(folder)) == 1
-        process.send_signal(number)
-        assert process.wait(10) == 130
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("validate")
+            assert len(processes_of(folder)) == 1
+            process.send_signal(number)
+            assert process.wait(10) == 130
+        finally:
+            process.kill()
     wait_until(lambda: processes_of(folder) == [], timeout_s=1)
     assert names(folder) == ["digits.onnx"]
