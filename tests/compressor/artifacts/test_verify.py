@@ -51,6 +51,8 @@ def changed() -> np.ndarray:
 def test_what_was_written_passes(model: Path, weights: Path) -> None:
     verify.verify_model(model, {"w": WEIGHT}, [ROWS], EXACT)
     verify.verify_weights(weights, sparse_onnx.read(model))
+    assert np.array_equal(sparse_onnx.read(model)["w"], WEIGHT)
+    assert np.array_equal(csr.read(weights)["w"], WEIGHT)
 
 
 def test_half_precision_is_compared_in_half_precision(tmp_path: Path) -> None:
