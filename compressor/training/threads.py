@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compressor.training.rows import Rows
 
-# Forward pass of one batch. A second thread takes a quarter off a step of LeNet-300-100 at batch 256 (1.4e8) on two idle cores, and
-# makes it more than ten times slower where the other core is busy: threads that wait for each other spin. LeNet-5 (1.2e9) gains from both.
+# Forward pass of one batch. On two idle cores a second thread took a quarter off a step of LeNet-300-100 at batch 256 (1.4e8); where both
+# cores had other work it made the step 1.6 to 3.2 times as long, since threads that wait for each other spin. LeNet-5 has 1.2e9.
 _FLOPS_PER_THREAD = 2e8
 
 
