@@ -35,7 +35,7 @@ CUDA_DEVICE = Path("/dev/nvidiactl")
 MAX_FILE_BYTES = 64 * 1024**3
 MAX_OPEN_FILES = 4096
 
-# How an allocation that fails reads in Python, C++, torch, the loader and the thread library.
+# How an allocation that fails reads in Python, C++, Rust, torch, the loader and the thread library.
 MEMORY_SIGNS = (
     "MemoryError",
     "bad_alloc",
@@ -45,6 +45,7 @@ MEMORY_SIGNS = (
     "out of memory",
     "failed to map segment",
     "can't start new thread",
+    "memory allocation of",
 )
 
 
@@ -78,6 +79,7 @@ class TrainerProcess:
         self._command = command
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self._last: Result | Failure | None = None
+        self._has_spoken = False
         self._stopped_by: TrainingError | None = None
         self._ended = asyncio.Event()
 
@@ -119,6 +121,7 @@ class TrainerProcess:
             if line is None or b"\\u0000" in raw:
                 self._add_to_log(raw)
                 continue
+            self._has_spoken = True
             if isinstance(line, Result | Failure):
                 self._last = line
             yield line
@@ -139,6 +142,10 @@ class TrainerProcess:
     def _crash(self, code: int) -> Outcome:
         if any(sign in line for sign in MEMORY_SIGNS for line in self._log):
             return Outcome(problem=_out_of_memory("An allocation failed", self.log_tail).to_problem())
+        if self._limits.memory_bytes is not None and not self._has_spoken:
+            # Without memory even an import fails in ways that name no cause: a SystemError, an abort, a segmentation fault.
+            detail = f"It ended before its first word, with {self._limits.memory_bytes} bytes allowed to it"
+            return Outcome(problem=_out_of_memory(detail, self.log_tail).to_problem())
         if code == -signal.SIGKILL:
             problem = _out_of_memory("It was killed (signal 9), as the system does where memory runs out", self.log_tail)
             return Outcome(problem=problem.to_problem(), transient=True)
