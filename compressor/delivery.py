@@ -11,18 +11,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import torch
 
+from compressor.admission import AdmittedModel
 from compressor.artifacts import csr, runtime, sparse_onnx
 from compressor.artifacts.verify import verify_model, verify_weights
 from compressor.atomic import replacing
 from compressor.config import CompressionConfig
 from compressor.data.dataset import Dataset, Parts
-from compressor.data.scaling import ImageScaling
 from compressor.data.split import read_split, write_split
 from compressor.errors import ArtifactMismatch
-from compressor.graph.module import OnnxModule
 from compressor.graph.write import float_tensors
 from compressor.intake import Baseline, to_arrays
 from compressor.protocol import DataReference
@@ -54,15 +52,6 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Upload:
-    """The client's model: its file, the parsed graph, and the module that runs it."""
-
-    path: Path
-    proto: onnx.ModelProto
-    module: OnnxModule
-
-
-@dataclass(frozen=True)
 class Measured:
     """The files' sizes, speed and metric, none of which the training side has a word in."""
 
@@ -72,7 +61,7 @@ class Measured:
     bytes: Bytes
 
 
-def write_artifacts(out_dir: Path, upload: Upload, outcome: Outcome, parts: Parts) -> None:
+def write_artifacts(out_dir: Path, upload: AdmittedModel, outcome: Outcome, parts: Parts) -> None:
     """model.onnx, weights.safetensors and split.npz of the delivered model."""
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in outcome.tensors.items()}
     sparse_onnx.write(out_dir / MODEL, upload.proto, arrays)
@@ -85,7 +74,7 @@ def _split_of(parts: Parts) -> dict[str, npt.NDArray[np.int64]]:
     return parts.indices or {"train": np.arange(len(parts.train), dtype=np.int64)}
 
 
-def verify(out_dir: Path, upload: Upload, parts: Parts, baseline: Baseline) -> None:
+def verify(out_dir: Path, upload: AdmittedModel, parts: Parts, baseline: Baseline) -> None:
     """Reads every artifact back and compares its outputs with those of the module, which holds the delivered tensors.
 
     Raises: ArtifactMismatch.
@@ -103,19 +92,21 @@ def verify(out_dir: Path, upload: Upload, parts: Parts, baseline: Baseline) -> N
         raise ArtifactMismatch("split.npz does not hold the rows of the run.", param=SPLIT)
 
 
-def measure(out_dir: Path, upload: Upload, outcome: Outcome, parts: Parts, baseline: Baseline) -> Measured:
+def measure(out_dir: Path, upload: AdmittedModel, outcome: Outcome, parts: Parts, baseline: Baseline) -> Measured:
     """Size, latency and test accuracy of the files, in stock ONNX Runtime; the one look at the test rows."""
     output = upload.module.output.name
     control = out_dir / "control.onnx"
     sparse_onnx.write(control, upload.proto, {name: tensor.detach().cpu().numpy() for name, tensor in outcome.control_tensors.items()})
 
-    def test_accuracy(path: Path) -> MetricValue:
-        return accuracy(_count_correct(path, parts.test, baseline.scaling, output), len(parts.test), "test")
+    inference = upload.inference.SerializeToString()
+
+    def test_accuracy(model: Path | bytes) -> MetricValue:
+        return accuracy(_count_correct(model, parts.test, baseline, output), len(parts.test), "test")
 
     metric = Metric(
         name="accuracy",
         direction="maximize",
-        dense=test_accuracy(upload.path),
+        dense=test_accuracy(inference),
         compressed=test_accuracy(out_dir / MODEL),
         control=test_accuracy(control),
     )
@@ -126,7 +117,7 @@ def measure(out_dir: Path, upload: Upload, outcome: Outcome, parts: Parts, basel
     return Measured(
         arrays=sparse_onnx.read(out_dir / MODEL),
         metric=metric,
-        latency=runtime.measure_latency(upload.path, out_dir / MODEL, sample, output=output),
+        latency=runtime.measure_latency(inference, out_dir / MODEL, sample, output=output),
         bytes=Bytes(
             dense=len(dense),
             dense_gzip=len(gzip.compress(dense, mtime=0)),
@@ -138,7 +129,7 @@ def measure(out_dir: Path, upload: Upload, outcome: Outcome, parts: Parts, basel
 
 def make_report(
     out_dir: Path,
-    upload: Upload,
+    upload: AdmittedModel,
     data: DataReference,
     config: CompressionConfig,
     baseline: Baseline,
@@ -167,10 +158,11 @@ def make_report(
             num_train=len(parts.train),
             num_validation=len(parts.validation),
             num_test=len(parts.test),
-            num_classes=baseline.num_classes,
+            num_classes=baseline.readout.num_classes,
             carved=list(parts.carved),
             image_scaling=baseline.scaling,
         ),
+        training=outcome.training,
         provenance=Provenance(
             sha256=_hash_all(out_dir, upload, data),
             config=config.model_dump(mode="json"),
@@ -192,13 +184,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _count_correct(path: Path, dataset: Dataset, scaling: ImageScaling | None, output: str) -> int:
+def _count_correct(model: Path | bytes, dataset: Dataset, baseline: Baseline, output: str) -> int:
     row_bytes = 4 * sum(int(np.prod(array.shape[1:])) for array in dataset.inputs)
     chunk = max(1, _CHUNK_BYTES // max(1, row_bytes))
     correct = 0
     for start in range(0, len(dataset), chunk):
         rows = dataset.take(np.arange(start, min(start + chunk, len(dataset))))
-        correct += int((runtime.run(path, to_arrays(rows, scaling), output=output).argmax(axis=-1) == rows.labels).sum())
+        outputs = runtime.run(model, to_arrays(rows, baseline.scaling), output=output)
+        correct += int((baseline.readout.predict(torch.from_numpy(outputs)).numpy() == rows.labels).sum())
     return correct
 
 
@@ -277,7 +270,7 @@ def _warnings(budget: Budget, measured: Measured) -> list[str]:
     return found
 
 
-def _hash_all(out_dir: Path, upload: Upload, data: DataReference) -> dict[str, str]:
+def _hash_all(out_dir: Path, upload: AdmittedModel, data: DataReference) -> dict[str, str]:
     inputs = {part: Path(source) for part, source in data.model_dump().items() if source and not source.startswith("builtin:")}
     files = {"model": upload.path} | inputs | {name: out_dir / name for name in (MODEL, WEIGHTS, SPLIT)}
     return {name: file_sha256(path) for name, path in files.items()}

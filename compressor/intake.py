@@ -11,23 +11,22 @@ import onnx
 import torch
 from torch import Tensor
 
-from compressor.artifacts import runtime
-from compressor.artifacts.verify import check_outputs
+from compressor.admission import check_parity, training_cost
 from compressor.config import CompressionConfig
 from compressor.data.dataset import Array, Dataset, Parts
 from compressor.data.scaling import SCALINGS, ImageScaling, scale_and_offset, to_tensor
 from compressor.errors import (
-    ArtifactMismatch,
     DeviceUnavailable,
     LabelOutOfRange,
     NotBetterThanGuessing,
     ShapeMismatch,
-    UnsupportedModel,
     UnsupportedTask,
 )
+from compressor.graph.cost import Cost
 from compressor.graph.module import OnnxModule
 from compressor.report import MetricValue
 from compressor.selection.accuracy import accuracy, default_budget, guessing_accuracy, wilson_interval
+from compressor.training.readout import Readout, read_head
 from compressor.training.rows import Rows, count_correct
 
 _PROBE_ROWS = 1000  # training rows that choose the scaling and show whether the model knows anything of these data
@@ -40,16 +39,18 @@ class Baseline:
     """What the search starts from.
 
     Attributes:
-        num_classes: columns of the model's output.
+        readout: how the model's output is read as classes.
         scaling: how pixels become numbers; None where no input is an image.
+        cost: of one noisy forward pass over a batch.
         dense: accuracy of the uploaded model on validation.
         max_metric_drop: the budget, the client's or the default.
     """
 
-    num_classes: int
+    readout: Readout
     scaling: ImageScaling | None
     train: Rows
     validation: Rows
+    cost: Cost
     dense: MetricValue
     max_metric_drop: float
 
@@ -64,16 +65,15 @@ def resolve_device(name: str) -> torch.device:
 def largest_class_count(module: OnnxModule) -> int:
     """Classes that the output declares, or more than any data set has where it leaves them open.
 
-    Raises: UnsupportedTask where the declared output is not one score per class, [N, C] with C of at least 2.
+    Raises: UnsupportedTask where the declared output is neither one score per class nor the probability of class 1.
     """
     shape = module.output.shape
-    if not shape or (len(shape) == 2 and shape[1] is None):
-        return _ANY_CLASS
-    return _check_scores(shape)
+    columns = _count_columns(shape, module.head) if shape else None
+    return _ANY_CLASS if columns is None else max(columns, 2)
 
 
 def measure_baseline(
-    module: OnnxModule, proto: onnx.ModelProto, parts: Parts, config: CompressionConfig, batch_size: int, device: torch.device
+    module: OnnxModule, inference: onnx.ModelProto, parts: Parts, config: CompressionConfig, batch_size: int, device: torch.device
 ) -> Baseline:
     """Refuses rows that do not fit the model and a model that knows nothing of them, chooses the scaling, measures the dense metric.
 
@@ -81,17 +81,19 @@ def measure_baseline(
         ShapeMismatch: the model does not run on these rows.
         LabelOutOfRange, UnsupportedTask: what only a run shows where the graph declares no output shape.
         UnsupportedModel: ONNX Runtime does not run the model, or gives another output than our interpreter.
+        GraphTooLarge: a training step takes more memory than there is.
         NotBetterThanGuessing: the 95 % interval of the accuracy reaches down to that of always naming the most frequent class.
     """
     order = np.random.default_rng(config.seed).permutation(len(parts.train))
     probe = parts.train.take(order[:_PROBE_ROWS])
     any_scaling = SCALINGS[0] if parts.images else None
-    num_classes = _count_classes(module, probe, any_scaling, device)
-    _check_labels(parts, num_classes)
-    _check_parity(module, proto, probe, any_scaling, device)
+    readout = _read_out(module, probe, any_scaling, device)
+    _check_labels(parts, readout.num_classes)
+    cost = training_cost(module, [torch.from_numpy(array[:1]).expand(batch_size, *array.shape[1:]) for array in probe.inputs])
+    check_parity(module, inference, to_rows(probe, any_scaling, device).take(slice(0, _PARITY_ROWS))[0])
 
     def probe_correct(scaling: ImageScaling | None) -> int:
-        return count_correct(module, to_rows(probe, scaling, device), batch_size)
+        return count_correct(module, readout, to_rows(probe, scaling, device), batch_size)
 
     scaling = any_scaling
     if parts.images:
@@ -99,9 +101,9 @@ def measure_baseline(
     if config.require_better_than_guessing:
         _refuse_guessing(probe_correct(scaling), probe)
     validation = to_rows(parts.validation, scaling, device)
-    dense = accuracy(count_correct(module, validation, batch_size), len(validation), "validation")
+    dense = accuracy(count_correct(module, readout, validation, batch_size), len(validation), "validation")
     drop = default_budget(dense) if config.max_metric_drop is None else config.max_metric_drop
-    return Baseline(num_classes, scaling, to_rows(parts.train, scaling, device), validation, dense, drop)
+    return Baseline(readout, scaling, to_rows(parts.train, scaling, device), validation, cost, dense, drop)
 
 
 def to_rows(dataset: Dataset, scaling: ImageScaling | None, device: torch.device) -> Rows:
@@ -132,23 +134,31 @@ def _prepared(scales: Sequence[_Scale], inputs: tuple[Tensor, ...]) -> tuple[Ten
     )
 
 
-def _check_scores(shape: Sequence[int | None]) -> int:
-    if len(shape) == 2 and shape[1] is not None and shape[1] >= 2:
+def _count_columns(shape: Sequence[int | None], head: str) -> int | None:
+    """Columns of an output of this shape, 1 for a single probability; None where the graph leaves it open.
+
+    Raises: UnsupportedTask where it is neither one score per class nor the probability of class 1.
+    """
+    if len(shape) == 2 and (shape[1] is None or shape[1] >= 2):
         return shape[1]
+    if head == "sigmoid" and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
+        return 1
     raise UnsupportedTask(
-        f"The output has the shape {list(shape)}; a classifier's has one score per class: [N, C] with C of at least 2.",
+        f"The output has the shape {list(shape)}; a classifier's has one score per class, [N, C] with C of at least 2, or is the "
+        "sigmoid of a single one, [N] or [N, 1].",
         param="model",
-        suggestion="Export the model with its class scores as output; regression and dense prediction are not supported yet.",
+        suggestion="Export the model with its class scores as output, or name that output with the option `output`; regression and dense "
+        "prediction are not supported yet.",
     )
 
 
-def _count_classes(module: OnnxModule, probe: Dataset, scaling: ImageScaling | None, device: torch.device) -> int:
-    """Runs two real rows: what does not fit shows here, before any training."""
-    inputs, labels = to_rows(probe, scaling, device).take(slice(0, 2))
+def _read_out(module: OnnxModule, probe: Dataset, scaling: ImageScaling | None, device: torch.device) -> Readout:
+    """Runs real rows: what does not fit shows here, before any training."""
+    inputs, labels = to_rows(probe, scaling, device).take(slice(0, _PARITY_ROWS))
     module.eval()
     try:
         with torch.no_grad():
-            scores = module(*inputs)
+            output = module(*inputs)
     except (RuntimeError, IndexError, ValueError) as error:
         found = ", ".join(f"{spec.name}: {list(part.shape)}" for spec, part in zip(module.inputs, inputs, strict=True))
         raise ShapeMismatch(
@@ -156,14 +166,15 @@ def _count_classes(module: OnnxModule, probe: Dataset, scaling: ImageScaling | N
             param="dataset",
             suggestion="Give rows of the shape that the model was trained on.",
         ) from error
-    classes = _check_scores(scores.shape)
-    if len(scores) != len(labels):
+    columns = _count_columns(output.shape, module.head)
+    if len(output) != len(labels):
         raise UnsupportedTask(
-            f"{len(labels)} rows give {len(scores)} rows of scores; a classifier gives one for each.",
+            f"{len(labels)} rows give {len(output)} rows of scores; a classifier gives one for each.",
             param="model",
             suggestion="Export the model with the batch as the first dimension of inputs and output.",
         )
-    return classes
+    single = columns == 1
+    return Readout(read_head(module.head, output), 2 if single else output.shape[1], single)
 
 
 def _check_labels(parts: Parts, num_classes: int) -> None:
@@ -174,22 +185,6 @@ def _check_labels(parts: Parts, num_classes: int) -> None:
                 param=name,
                 suggestion="Number the classes from 0 in the order of the model's output.",
             )
-
-
-def _check_parity(module: OnnxModule, proto: onnx.ModelProto, probe: Dataset, scaling: ImageScaling | None, device: torch.device) -> None:
-    """What we train must be what ONNX Runtime runs: an operator that we read otherwise must not show only after hours of training."""
-    rows = probe.take(np.arange(min(_PARITY_ROWS, len(probe))))
-    with torch.no_grad():
-        ours = module(*to_rows(rows, scaling, device).take(slice(None))[0]).cpu().numpy()
-    theirs = runtime.run(proto.SerializeToString(), to_arrays(rows, scaling), output=module.output.name)
-    try:
-        check_outputs("our interpreter", ours, theirs.astype(ours.dtype), 1e-2 if theirs.dtype == np.float16 else 1e-3)
-    except ArtifactMismatch as error:
-        raise UnsupportedModel(
-            f"ONNX Runtime gives other outputs than our interpreter on the first rows: {error.detail}",
-            param="model",
-            suggestion="Report it with the model; exported by another exporter or opset it may be in order.",
-        ) from error
 
 
 def _refuse_guessing(num_correct: int, probe: Dataset) -> None:

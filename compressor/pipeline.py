@@ -1,4 +1,4 @@
-"""`compress`: a run from the uploaded file to the report, as a table of contents; each step is called once, in order."""
+"""`compress`: a run from the modeled file to the report, as a table of contents; each step is called once, in order."""
 
 import hashlib
 import tempfile
@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from compressor.admission import admit
 from compressor.config import CompressionConfig
 from compressor.data import load_parts
-from compressor.delivery import Upload, file_sha256, make_report, measure, verify, write_artifacts
-from compressor.graph.module import OnnxModule
-from compressor.graph.validate import parse_model
+from compressor.delivery import file_sha256, make_report, measure, verify, write_artifacts
 from compressor.intake import largest_class_count, measure_baseline, resolve_device
 from compressor.progress import ProgressTracker
 from compressor.protocol import DataReference, OnProgress
@@ -54,33 +53,33 @@ def compress(
 
     tracker.enter("validate")
     device = resolve_device(config.device)
-    proto = parse_model(model_path.read_bytes())
-    upload = Upload(model_path, proto, OnnxModule(proto).to(device))
-    num_classes = largest_class_count(upload.module)
+    model = admit(model_path, config.output)
+    num_classes = largest_class_count(model.module)
 
     tracker.enter("load")
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as cache:
-        parts = load_parts(data, upload.module.inputs, num_classes, config, Path(cache))
+        parts = load_parts(data, model.module.inputs, num_classes, config, Path(cache))
 
     tracker.enter("evaluate")
     schedule = resolve_schedule(config, len(parts.train))
-    baseline = measure_baseline(upload.module, proto, parts, config, schedule.batch_size, device)
+    model.module.to(device)
+    baseline = measure_baseline(model.module, model.inference, parts, config, schedule.batch_size, device)
 
     store = CheckpointFile(checkpoint, _fingerprint(model_path, data, config), device, on_checkpoint)
-    with sensible_threads(upload.module, baseline.validation, schedule.batch_size):
-        outcome = Search(upload.module, baseline, config, schedule, tracker, store).run()
+    with sensible_threads(baseline.cost.flops):
+        outcome = Search(model.module, baseline, config, schedule, tracker, store).run()
 
     tracker.enter("write")
-    write_artifacts(out_dir, upload, outcome, parts)
+    write_artifacts(out_dir, model, outcome, parts)
 
     tracker.enter("verify")
-    verify(out_dir, upload, parts, baseline)
+    verify(out_dir, model, parts, baseline)
 
     tracker.enter("test")
-    measured = measure(out_dir, upload, outcome, parts, baseline)
+    measured = measure(out_dir, model, outcome, parts, baseline)
     seconds = store.seconds_before + time.monotonic() - started
-    return make_report(out_dir, upload, data, config, baseline, parts, outcome, measured, device, seconds)
+    return make_report(out_dir, model, data, config, baseline, parts, outcome, measured, device, seconds)
 
 
 def _fingerprint(model_path: Path, data: DataReference, config: CompressionConfig) -> str:

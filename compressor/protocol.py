@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from compressor.config import CompressionConfig
 from compressor.errors import Problem
 
-Phase = Literal["validate", "load", "evaluate", "fit", "sweep", "fine_tune", "control", "write", "verify", "test"]
+Phase = Literal["validate", "load", "evaluate", "probe", "fit", "sweep", "fine_tune", "control", "write", "verify", "test"]
 
 TRAINER_INPUT = "trainer.json"
 CHECKPOINT = "checkpoint.safetensors"

@@ -129,6 +129,17 @@ class Inputs(_Part):
     image_scaling: Literal["unit", "symmetric", "imagenet"] | None
 
 
+class Training(_Part):
+    """How the weights were trained, with everything that the configuration leaves to the run."""
+
+    log_alpha_init: float
+    step_size: float = Field(description="Adam's initial step in units of the tensor's root mean square")
+    batch_size: int
+    epochs: int = Field(description="of one branch")
+    fine_tune_epochs: int
+    fine_tune_step_size: float
+
+
 class Provenance(_Part):
     """What is needed to say where the delivered files come from."""
 
@@ -155,6 +166,7 @@ class Report(_Part):
     latency: Latency
     curve: list[CurvePoint]
     inputs: Inputs
+    training: Training
     provenance: Provenance
 
     @property

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from compressor.config import CompressionConfig
+from compressor.errors import Diverged
 from compressor.graph.module import OnnxModule
 from compressor.intake import Baseline
 from compressor.progress import ProgressTracker
-from compressor.report import LogAlphaQuantiles
+from compressor.report import LogAlphaQuantiles, Training
 from compressor.selection.curve import Candidate, choose, is_inside
 from compressor.selection.magnitude import magnitude_masks
 from compressor.training.checkpoint import CheckpointFile, optimizer_tensors, restore_optimizer
@@ -19,10 +20,14 @@ from compressor.training.fit import FineTuneOptions, FitOptions, fine_tune, fit_
 from compressor.training.rows import count_correct
 from compressor.training.schedule import Schedule
 from compressor.training.seeds import derive_seed
+from compressor.training.steps import Probe, tensor_scales
 from compressor.variational.elbo import NegativeElbo
 from compressor.variational.posterior import Posterior
 
 _FIT_COST = 2.5  # a variational step, in dense ones (two products instead of one, noise, KL)
+_FINE_TUNE_PART = 0.1  # of the step size of the fit
+_SMALLER_STEP = 0.3  # after a branch that diverged in spite of the probe
+_MAX_SMALLER_STEPS = 3
 
 Tensors = dict[str, Tensor]
 
@@ -38,12 +43,16 @@ class Outcome:
     curve: list[Candidate]
     chosen: Candidate
     log_alpha: dict[str, LogAlphaQuantiles]
+    training: Training
 
 
 @dataclass
 class _Position:
     """Where the search stands; with the tensors beside it, all that a resumed run needs."""
 
+    log_alpha_init: float | None = None
+    step_size: float | None = None
+    smaller_steps: int = 0
     branch: int = 0
     epochs: int = 0
     swept: int = 0
@@ -89,29 +98,60 @@ class Search:
         self._tracker = tracker
         self._checkpoint = checkpoint
         self._dense = self._copy_tensors()
+        self._scales = tensor_scales(module)
         self._best: Tensors = {}
         self._position = _Position()
 
     def run(self) -> Outcome:
         """Raises: Diverged."""
         restored = self._restore()
+        self._probe()
         while not self._position.finished:
             self._plan()
-            posterior = self._fit(restored)
-            self._sweep(posterior)
-            self._next_branch()
+            try:
+                posterior = self._fit(restored)
+                self._sweep(posterior)
+            except Diverged as error:
+                self._take_smaller_steps(error)
+            else:
+                self._next_branch()
             restored = {}
         return self._control()
+
+    def _probe(self) -> None:
+        """Finds out what noise and which steps the dense network bears, where the configuration does not say."""
+        position, config = self._position, self._config
+        if position.step_size is not None:
+            return
+        position.log_alpha_init, position.step_size = config.log_alpha_init, config.step_size
+        if position.log_alpha_init is None or position.step_size is None:
+            self._tracker.enter("probe")
+            seed = derive_seed(config.seed, "probe")
+            probe = Probe(self._module, self._baseline.readout, self._baseline.train, self._schedule.batch_size, seed)
+            if position.log_alpha_init is None:
+                position.log_alpha_init = probe.log_alpha()
+            if position.step_size is None:
+                position.step_size = probe.step_size(position.log_alpha_init)
 
     # One branch
 
     def _fit(self, restored: Mapping[str, Tensor]) -> Posterior:
         """Fits a posterior from the dense weights, or goes on with the restored one."""
         position, schedule, config = self._position, self._schedule, self._config
+        training = self._training
         self._set_tensors(self._dense)
         weights = self._module.tensors()
-        posterior = Posterior({name: weights[name] for name in self._module.weight_names}, config.log_sigma2_init)
-        optimizer = posterior_optimizer(self._module, posterior)
+        posterior = Posterior({name: weights[name] for name in self._module.weight_names}, training.log_alpha_init)
+        options = FitOptions(
+            beta=self._beta,
+            kl_warmup_fraction=config.kl_warmup_fraction,
+            step_size=training.step_size,
+            learning_rate_log_sigma2=config.learning_rate_log_sigma2,
+            batch_size=schedule.batch_size,
+            epochs=schedule.epochs,
+            seed=derive_seed(config.seed, "fit", position.branch),
+        )
+        optimizer = posterior_optimizer(self._module, posterior, self._scales, options)
         if restored and position.epochs:
             self._restore_posterior(posterior, optimizer, restored)
         if position.epochs == schedule.epochs:
@@ -119,15 +159,6 @@ class Search:
         self._tracker.enter("fit")
         train = self._baseline.train
         negative_elbo = NegativeElbo(posterior, config.prior, len(train))
-        options = FitOptions(
-            beta=self._beta,
-            kl_warmup_fraction=config.kl_warmup_fraction,
-            learning_rate_mean=config.learning_rate_mean,
-            learning_rate_log_sigma2=config.learning_rate_log_sigma2,
-            batch_size=schedule.batch_size,
-            epochs=schedule.epochs,
-            seed=derive_seed(config.seed, "fit", position.branch),
-        )
 
         def on_epoch(epochs: int, mean_nll: float) -> None:
             position.epochs = epochs
@@ -140,6 +171,7 @@ class Search:
             self._module,
             posterior,
             negative_elbo,
+            self._baseline.readout,
             optimizer,
             train,
             options,
@@ -171,6 +203,15 @@ class Search:
             position.swept = index + 1
             self._set_tensors_and_save(fitted, posterior)
         self._set_tensors(fitted)
+
+    def _take_smaller_steps(self, error: Diverged) -> None:
+        """Begins the branch anew with smaller steps; where the step size is the client's own, or that has not helped, it is an error."""
+        position = self._position
+        if self._config.step_size is not None or position.smaller_steps == _MAX_SMALLER_STEPS:
+            raise error
+        position.smaller_steps += 1
+        position.step_size = self._training.step_size * _SMALLER_STEP
+        position.epochs, position.swept = 0, 0
 
     def _next_branch(self) -> None:
         position = self._position
@@ -206,17 +247,32 @@ class Search:
             curve=position.curve,
             chosen=chosen,
             log_alpha=position.log_alpha,
+            training=self._training,
         )
 
     def _fine_tune_under(self, masks: Mapping[str, Tensor]) -> float:
         """Fine-tunes the module in place, with the same batches for every mask. Returns: accuracy on validation."""
         seed = derive_seed(self._config.seed, "fine_tune")
-        options = FineTuneOptions(self._config.fine_tune_learning_rate, self._schedule.batch_size, self._schedule.fine_tune_epochs, seed)
-        fine_tune(self._module, masks, self._baseline.train, options, on_step=self._tracker.advance)
-        correct = count_correct(self._module, self._baseline.validation, self._schedule.batch_size)
-        return correct / len(self._baseline.validation)
+        schedule, baseline = self._schedule, self._baseline
+        options = FineTuneOptions(self._training.fine_tune_step_size, schedule.batch_size, schedule.fine_tune_epochs, seed)
+        fine_tune(self._module, masks, self._scales, baseline.readout, baseline.train, options, on_step=self._tracker.advance)
+        return count_correct(self._module, baseline.readout, baseline.validation, schedule.batch_size) / len(baseline.validation)
 
     # Bookkeeping
+
+    @property
+    def _training(self) -> Training:
+        position, schedule = self._position, self._schedule
+        assert position.log_alpha_init is not None  # noqa: S101  probed before the first branch
+        assert position.step_size is not None  # noqa: S101
+        return Training(
+            log_alpha_init=position.log_alpha_init,
+            step_size=position.step_size,
+            batch_size=schedule.batch_size,
+            epochs=schedule.epochs,
+            fine_tune_epochs=schedule.fine_tune_epochs,
+            fine_tune_step_size=self._config.fine_tune_step_size or position.step_size * _FINE_TUNE_PART,
+        )
 
     @property
     def _beta(self) -> float:

@@ -42,8 +42,8 @@ def run(model: Path | bytes, inputs: Sequence[Array], *, output: str | None = No
 
 
 def measure_latency(
-    dense: Path,
-    delivered: Path,
+    dense: Path | bytes,
+    delivered: Path | bytes,
     inputs: Sequence[Array],
     *,
     output: str | None = None,

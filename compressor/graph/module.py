@@ -1,27 +1,26 @@
 """`OnnxModule`: an ONNX graph as one trainable torch module."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from onnx import ModelProto, ValueInfoProto
 from torch import Tensor, nn
 
-from compressor.errors import ClientError, GraphTooLarge, InvalidModel, NoWeights, UnsupportedModel, UnsupportedTask
+from compressor.errors import NoWeights, UnsupportedModel, UnsupportedTask
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.node import Node
 from compressor.graph.ops.layout import casts_to_integers
-from compressor.graph.ops.table import MAX_MADE_ELEMENTS
 from compressor.graph.program import Program
 from compressor.graph.reader import Graph, read_graph
 from compressor.graph.roles import Role, roles_of
 from compressor.graph.tensors import FLOAT_TYPES, in_compute, to_torch, torch_dtype
+from compressor.graph.trial import settle
 
-# Rows of the trial run that every module makes once, and how far a batch may differ from its rows taken one by one.
-_TRIAL_ROWS = 2
-_TRIAL_TOLERANCE = 1e-3
+# What the graph ends in, where that says how the output is meant.
+Head = Literal["scores", "softmax", "sigmoid"]
+_HEADS: dict[str, Head] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,14 @@ class OnnxModule(nn.Module):
         self.output = _value_spec(chosen)
         self.static_batch = _static_batch(self.inputs)
         nodes = graph.needed_nodes([chosen.name])
-        logits = _logits(nodes, chosen.name)
-        self._logits_name = logits
-        self._build(graph, nodes, {chosen.name, logits})
-        self._per_row = False
-        self._try_out()
+        self.head, self._logits_name = _find_logits(nodes, chosen.name)
+        self._build(graph, nodes, {chosen.name, self._logits_name})
+        self.per_row = False
+        settled = settle(self, self.static_batch)
+        self.per_row, self.example = settled.per_row, settled.example
+        if settled.output_shape is not None:  # exporters often leave sizes of the output open that the run has shown
+            batch = self.output.shape[0] if self.output.shape else None
+            self.output = replace(self.output, shape=(batch, *settled.output_shape))
 
     def _build(self, graph: Graph, nodes: Sequence[Node], outputs: set[str]) -> None:
         read = {name for node in nodes for name in node.inputs}.union(outputs)
@@ -116,7 +118,7 @@ class OnnxModule(nn.Module):
         Args:
             inputs: one tensor for each of `self.inputs`, batch first, on the module's device; cast where the dtype differs.
             values: tensors by ONNX name that take the place of those in `tensors()`; a GaussianValue draws noise as it flows.
-            logits: the input of the final Softmax or LogSoftmax, where the output is one.
+            logits: the input of the final Softmax, LogSoftmax or Sigmoid, where the output is one (`head`).
 
         Raises: ValueError where the number of inputs or a name in `values` is wrong.
         """
@@ -126,7 +128,7 @@ class OnnxModule(nn.Module):
         if unknown := replaced.keys() - self._trainable:
             raise ValueError(f"Not a trainable tensor of the model: {sorted(unknown)}.")
         name = self._logits_name if logits else self.output.name
-        if not self._per_row:
+        if not self.per_row:
             return self._run(name, inputs, replaced)
         rows = [tensor.unsqueeze(1) for tensor in inputs]
         run_row = torch.func.vmap(lambda *row: self._run(name, row, replaced), randomness="different")
@@ -145,78 +147,6 @@ class OnnxModule(nn.Module):
         for binding in self._buffer_bindings:
             yield binding.slot, getattr(self, binding.key)
         yield from self._host
-
-    @torch.no_grad()
-    def _try_out(self) -> None:
-        """Runs the graph once on random rows: what fails, fails here; finds out whether a fixed batch size is only declared."""
-        example = self._example(self.static_batch or _TRIAL_ROWS)
-        if example is None:
-            self._per_row = self.static_batch == 1
-            return
-        training, self.training = self.training, False
-        try:
-            result = self._trial(example)
-            if self.static_batch is not None:
-                self._settle_static_batch(example, result, self.static_batch)
-        finally:
-            self.training = training
-        self._complete_output(result)
-
-    def _settle_static_batch(self, first: Sequence[Tensor], result: Tensor, batch: int) -> None:
-        """Finds out whether other batch sizes run too; where only 1 does, rows are run one by one by vmap from now on."""
-        second = [tensor.flip(-1) if tensor.is_floating_point() else 1 - tensor for tensor in first]
-        joined = [torch.cat(pair) for pair in zip(first, second, strict=True)]
-        expected = torch.cat([result, self._trial(second)])
-        if self._gives(joined, expected):
-            return
-        self._per_row = batch == 1
-        if not self._per_row or not self._gives(joined, expected):
-            raise UnsupportedModel(
-                f"The batch size {batch} is built into the graph.",
-                param=self.inputs[0].name,
-                suggestion="Export the model with a dynamic batch size (dynamic_shapes of torch.onnx.export).",
-            )
-
-    def _gives(self, inputs: Sequence[Tensor], expected: Tensor) -> bool:
-        try:
-            result = self.forward(*inputs)
-        except Exception:  # whatever a graph of another batch size trips over
-            return False
-        tolerance = _TRIAL_TOLERANCE * float(expected.abs().max())
-        return result.shape == expected.shape and torch.allclose(result, expected, rtol=0.0, atol=tolerance, equal_nan=True)
-
-    def _trial(self, example: Sequence[Tensor]) -> Tensor:
-        try:
-            return self.forward(*example)
-        except (ClientError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # the graph is the client's: torch may raise anything
-            where = " ".join(getattr(error, "__notes__", []))
-            raise InvalidModel(
-                f"The graph does not run on random rows of its declared shape: {error} {where}",
-                param="model",
-                suggestion="Check that the file runs in ONNX Runtime on one batch of the declared input shapes.",
-            ) from error
-
-    def _example(self, rows: int) -> list[Tensor] | None:
-        """Random rows for each input, from a generator of its own; None where a size other than the batch is dynamic."""
-        generator = torch.Generator().manual_seed(0)
-        example = []
-        for spec in self.inputs:
-            sizes = [size for size in spec.shape[1:] if size is not None]
-            if len(sizes) < len(spec.shape) - 1:
-                return None
-            _check_input_size(spec, rows, sizes)
-            if spec.dtype.is_floating_point:
-                example.append(torch.randn(rows, *sizes, generator=generator, dtype=torch.float32).to(spec.dtype))
-            else:
-                example.append(torch.randint(0, 2, (rows, *sizes), generator=generator).to(spec.dtype))
-        return example
-
-    def _complete_output(self, result: Tensor) -> None:
-        """Exporters often leave sizes of the output open that the run has shown."""
-        first = self.output.shape[0] if self.output.shape else None
-        self.output = replace(self.output, shape=(first, *result.shape[1:]))
 
 
 def _choose_output(graph: Graph, name: str | None) -> ValueInfoProto:
@@ -241,15 +171,6 @@ def _value_spec(info: ValueInfoProto) -> ValueSpec:
     return ValueSpec(info.name, torch_dtype(tensor.elem_type, info.name), shape)
 
 
-def _check_input_size(spec: ValueSpec, rows: int, sizes: Sequence[int]) -> None:
-    if rows * math.prod(sizes) > MAX_MADE_ELEMENTS:
-        raise GraphTooLarge(
-            f"A batch of the input {spec.name!r} has {rows * math.prod(sizes):,} elements; at most {MAX_MADE_ELEMENTS:,} are taken.",
-            param=spec.name,
-            suggestion="Export the model with smaller inputs.",
-        )
-
-
 def _static_batch(inputs: Sequence[ValueSpec]) -> int | None:
     if not inputs:
         raise UnsupportedModel(
@@ -272,11 +193,13 @@ def _static_batch(inputs: Sequence[ValueSpec]) -> int | None:
     return first.pop()
 
 
-def _logits(nodes: Sequence[Node], output: str) -> str:
-    """The input of the Softmax or LogSoftmax that gives `output`, be it as another float type; `output` itself where there is none."""
+def _find_logits(nodes: Sequence[Node], output: str) -> tuple[Head, str]:
+    """The head, and the input of the node that gives `output`, be it as another float type; `output` itself where there is none."""
     producers = {name: node for node in nodes for name in node.outputs}
     name = output
     while name in producers and producers[name].op_type in ("Identity", "Cast") and not casts_to_integers(producers[name]):
         name = producers[name].inputs[0]
     last = producers.get(name)
-    return last.inputs[0] if last is not None and last.op_type in ("Softmax", "LogSoftmax") else output
+    if last is not None and last.op_type in _HEADS:
+        return _HEADS[last.op_type], last.inputs[0]
+    return "scores", output

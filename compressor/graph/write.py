@@ -9,6 +9,8 @@ from compressor.errors import ArtifactMismatch
 from compressor.graph.reader import ONNX_DOMAINS, Constant
 from compressor.graph.tensors import FLOAT_TYPES, numpy_dtype
 
+_WITH_TRAINING_MODE = ("BatchNormalization", "Dropout")
+
 
 def float_tensors(model: ModelProto) -> dict[str, np.ndarray]:
     """All float tensors of rank 1 or more, by name of the initialiser or output of the Constant node.
@@ -49,6 +51,13 @@ def write_arrays(model: ModelProto, arrays: Mapping[str, np.ndarray]) -> ModelPr
     for node in written.graph.node:
         _to_inference(node)
     return written
+
+
+def to_inference(model: ModelProto) -> ModelProto:
+    """`model` with BatchNormalization and Dropout out of training mode: a copy where one of them is in it, else `model` itself."""
+    if all(node.op_type not in _WITH_TRAINING_MODE for node in model.graph.node):
+        return model
+    return write_arrays(model, {})
 
 
 def _is_constant(node: NodeProto) -> bool:

@@ -1,14 +1,15 @@
 """The two loops: fitting the posterior by maximising the ELBO, and fine-tuning the surviving weights under a fixed mask."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from compressor.errors import Diverged
 from compressor.graph.module import OnnxModule
+from compressor.training.readout import Readout
 from compressor.training.rows import Rows, num_batches, shuffled_batches
 from compressor.training.schedule import kl_weight, learning_rate
 from compressor.training.seeds import derive_seed
@@ -19,32 +20,37 @@ OnStep = Callable[[int], None]  # rows of the step just taken
 OnEpoch = Callable[[int, float], None]  # epochs done, mean negative log-likelihood of the epoch in nats per row
 
 
+Scales = Mapping[str, float]  # by ONNX name, compressor.training.steps.tensor_scales
+
+
 @dataclass(frozen=True)
 class FitOptions:
-    """What one branch is fitted with."""
+    """What one branch is fitted with. `step_size` counts in scales of the tensor, `learning_rate_log_sigma2` in nats."""
 
     beta: float
     kl_warmup_fraction: float
-    learning_rate_mean: float
+    step_size: float
     learning_rate_log_sigma2: float
     batch_size: int
     epochs: int
     seed: int
 
 
-def posterior_optimizer(module: OnnxModule, posterior: Posterior) -> torch.optim.Adam:
-    """Adam over the means, biases and scales (group 0) and log_sigma2 (group 1).
+def posterior_optimizer(module: OnnxModule, posterior: Posterior, scales: Scales, options: FitOptions) -> torch.optim.Adam:
+    """Adam over the means, biases and scales, a group each, and log_sigma2, the last group. Its state keeps this order.
 
     A high rate for the means and a low one for log_sigma2: a variance that rises before the mean has shrunk leaves log_alpha
     between 0 and 3, where the KL hardly pulls at the mean any more.
     """
-    return torch.optim.Adam([{"params": list(module.parameters())}, {"params": list(posterior.log_sigma2.values())}], fused=True)
+    log_sigma2 = {"params": list(posterior.log_sigma2.values()), "initial_lr": options.learning_rate_log_sigma2}
+    return torch.optim.Adam([*_scaled_groups(module, scales, options.step_size), log_sigma2], fused=True)
 
 
 def fit_posterior(
     module: OnnxModule,
     posterior: Posterior,
     negative_elbo: NegativeElbo,
+    readout: Readout,
     optimizer: torch.optim.Adam,
     rows: Rows,
     options: FitOptions,
@@ -61,17 +67,15 @@ def fit_posterior(
     """
     per_epoch = num_batches(rows, options.batch_size)
     num_steps = per_epoch * options.epochs
-    rates = (options.learning_rate_mean, options.learning_rate_log_sigma2)
     for epoch in range(first_epoch, options.epochs):
         module.train()
         torch.manual_seed(derive_seed(options.seed, epoch))
         losses = []
         for index, (inputs, labels) in enumerate(shuffled_batches(rows, options.batch_size, derive_seed(options.seed, epoch))):
             step = epoch * per_epoch + index
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = learning_rate(step, num_steps, rate)
+            _set_rates(optimizer, step, num_steps)
             optimizer.zero_grad(set_to_none=True)
-            mean_nll = cross_entropy(module(*inputs, values=posterior.values(), logits=True), labels)
+            mean_nll = readout.mean_nll(module(*inputs, values=posterior.values(), logits=True), labels)
             negative_elbo.backward(mean_nll, kl_weight(step, num_steps, options.kl_warmup_fraction, options.beta))
             optimizer.step()
             posterior.clamp_()
@@ -82,19 +86,22 @@ def fit_posterior(
 
 @dataclass(frozen=True)
 class FineTuneOptions:
-    """What the survivors of one mask are trained with."""
+    """What the survivors of one mask are trained with; `step_size` counts in scales of the tensor."""
 
-    learning_rate: float
+    step_size: float
     batch_size: int
     epochs: int
     seed: int
 
 
-def fine_tune(module: OnnxModule, masks: Mapping[str, Tensor], rows: Rows, options: FineTuneOptions, on_step: OnStep) -> None:
+def fine_tune(
+    module: OnnxModule, masks: Mapping[str, Tensor], scales: Scales, readout: Readout, rows: Rows, options: FineTuneOptions, on_step: OnStep
+) -> None:
     """Sets the weights outside their masks to 0 and trains the others, biases and scales, without noise or prior.
 
     Args:
         masks: True = keep, by weight name; a tensor without a mask is trained whole.
+        scales: of the dense tensors.
     Raises: Diverged where the loss is no longer finite.
     """
     weights = module.tensors()
@@ -102,7 +109,7 @@ def fine_tune(module: OnnxModule, masks: Mapping[str, Tensor], rows: Rows, optio
     with torch.no_grad():
         for weight, mask in masked:
             weight.mul_(mask)
-    optimizer = torch.optim.Adam(_trainable(module, options.learning_rate), fused=True)
+    optimizer = torch.optim.Adam(_scaled_groups(module, scales, options.step_size), fused=True)
     per_epoch = num_batches(rows, options.batch_size)
     num_steps = per_epoch * options.epochs
     for epoch in range(options.epochs):
@@ -110,10 +117,9 @@ def fine_tune(module: OnnxModule, masks: Mapping[str, Tensor], rows: Rows, optio
         torch.manual_seed(derive_seed(options.seed, epoch))
         losses = []
         for index, (inputs, labels) in enumerate(shuffled_batches(rows, options.batch_size, derive_seed(options.seed, epoch))):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(epoch * per_epoch + index, num_steps, options.learning_rate)
+            _set_rates(optimizer, epoch * per_epoch + index, num_steps)
             optimizer.zero_grad(set_to_none=True)
-            loss = cross_entropy(module(*inputs, logits=True), labels)
+            loss = readout.mean_nll(module(*inputs, logits=True), labels)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
             for weight, mask in masked:
                 if weight.grad is not None:
@@ -124,17 +130,22 @@ def fine_tune(module: OnnxModule, masks: Mapping[str, Tensor], rows: Rows, optio
         _finite_mean(losses)
 
 
-def _trainable(module: nn.Module, rate: float) -> list[dict[str, object]]:
-    return [{"params": list(module.parameters()), "lr": rate}]
+def _scaled_groups(module: OnnxModule, scales: Scales, step_size: float) -> list[dict[str, object]]:
+    return [{"params": [tensor], "initial_lr": step_size * scales[name]} for name, tensor in module.tensors().items()]
+
+
+def _set_rates(optimizer: torch.optim.Adam, step: int, num_steps: int) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, num_steps, group["initial_lr"])
 
 
 def _finite_mean(losses: list[Tensor]) -> float:
     """Mean loss of an epoch, in nats per row."""
     mean = float(torch.stack(losses).mean())
-    if not torch.isfinite(torch.tensor(mean)):
+    if not math.isfinite(mean):
         raise Diverged(
             "The training loss is no longer a finite number.",
-            param="learning_rate_mean",
-            suggestion="Lower learning_rate_mean (a tenth of it, say) and submit again.",
+            param="step_size",
+            suggestion="Set step_size lower than the report or the log says it was (a third of it, say), and submit again.",
         )
     return mean

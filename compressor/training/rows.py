@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from compressor.training.readout import Readout
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -42,11 +44,11 @@ def num_batches(rows: Rows, batch_size: int) -> int:
 
 
 @torch.no_grad()
-def count_correct(module: nn.Module, rows: Rows, batch_size: int) -> int:
-    """Rows whose label has the highest score under the module's own parameters (the posterior means), in inference mode."""
+def count_correct(module: nn.Module, readout: Readout, rows: Rows, batch_size: int) -> int:
+    """Rows that get their own label under the module's own parameters (the posterior means), in inference mode."""
     module.eval()
     correct = 0
     for start in range(0, len(rows), batch_size):
         inputs, labels = rows.take(slice(start, start + batch_size))
-        correct += int((module(*inputs).argmax(dim=-1) == labels).sum())
+        correct += int((readout.predict(module(*inputs)) == labels).sum())
     return correct

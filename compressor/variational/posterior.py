@@ -4,6 +4,7 @@ The multiplicative form w = mean (1 + sqrt(alpha) eps) has a gradient dw/dmean w
 could ever reach infinity; with w = mean + sigma eps the gradient is exactly 1 (Molchanov et al. 2017, section 4.2).
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 
 from compressor.graph.gaussian import GaussianValue
 
-_LOG_SIGMA2_RANGE = (-20.0, 5.0)  # sigma from 5e-5 to 12: outside, float32 variances stop meaning anything
-_SMALLEST_SQUARE = 1e-30  # log_alpha of an exact zero is finite: at least 60 above log_sigma2
+_LOG_ALPHA_RANGE = (-16.0, 11.0)  # of a weight of typical size: outside, the noise is below float32 or drowns everything
+_SMALLEST_SQUARE = 1e-30  # log_alpha of an exact zero is finite
 
 
 class Posterior:
@@ -20,12 +21,16 @@ class Posterior:
 
     Args:
         means: the module's own weight parameters by name; they stay shared with it.
-        log_sigma2_init: initial log variance of every weight.
+        log_alpha_init: initial log_alpha of a weight of typical size: sigma^2 is the mean square of its tensor times alpha, so that the
+            same number is as much noise for the large weights of one network as for the small ones of another.
     """
 
-    def __init__(self, means: Mapping[str, nn.Parameter], log_sigma2_init: float) -> None:
+    def __init__(self, means: Mapping[str, nn.Parameter], log_alpha_init: float) -> None:
         self.means = dict(means)
-        self.log_sigma2 = {name: nn.Parameter(torch.full_like(mean, log_sigma2_init)) for name, mean in means.items()}
+        self._log_squares = {name: _log_mean_square(mean) for name, mean in means.items()}
+        self.log_sigma2 = {
+            name: nn.Parameter(torch.full_like(mean, self._log_squares[name] + log_alpha_init)) for name, mean in means.items()
+        }
 
     def values(self) -> dict[str, GaussianValue]:
         """The weights as they flow through the graph; differentiable in both parameters."""
@@ -42,10 +47,15 @@ class Posterior:
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Keeps log_sigma2 in the range of float32 arithmetic.
+        """Keeps log_sigma2 in a range around the tensor's own scale at the start.
 
         The data are clamped, never log_alpha inside the loss: a clip there would silence the KL gradient of every weight
         outside it and so protect large weights from pruning.
         """
-        for log_sigma2 in self.log_sigma2.values():
-            log_sigma2.clamp_(*_LOG_SIGMA2_RANGE)
+        low, high = _LOG_ALPHA_RANGE
+        for name, log_sigma2 in self.log_sigma2.items():
+            log_sigma2.clamp_(self._log_squares[name] + low, self._log_squares[name] + high)
+
+
+def _log_mean_square(mean: Tensor) -> float:
+    return math.log(max(float(mean.detach().double().square().mean()), _SMALLEST_SQUARE))

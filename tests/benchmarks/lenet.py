@@ -5,6 +5,7 @@ Trains the dense network on 55,000 images of MNIST, compresses it through `compr
 """
 
 import argparse
+import copy
 import json
 import platform
 import sys
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from compressor import CompressionConfig, DataReference, Progress, compress
-from compressor.training.rows import Rows
+from compressor.graph.cost import measure_cost
 from compressor.training.threads import sensible_threads
 from tests.benchmarks.mnist import TEST, find_data, read_arrays, write_parts
 
@@ -96,9 +97,10 @@ def run_seed(name: str, data: Path, seed: int, options: dict[str, Any]) -> dict[
         images, labels = read_arrays(train)
         torch.manual_seed(seed)
         network = NETWORKS[name]()
-        rows = Rows((images,), labels, lambda inputs: inputs)
+        batch = torch.empty(_DENSE[name]["batch_size"], 1, 28, 28, device="meta")
+        cost = measure_cost(lambda: copy.deepcopy(network).to("meta")(batch), max_bytes=2**30)
         started = time.monotonic()
-        with sensible_threads(network, rows, _DENSE[name]["batch_size"]):
+        with sensible_threads(2 * cost.flops):
             train_dense(network, images, labels, seed=seed, **_DENSE[name])
         seconds_dense = time.monotonic() - started
         export(network, folder / "dense.onnx")

@@ -1,0 +1,122 @@
+"""An untrusted model file let in, step by step, each cheaper than the harm that it prevents: bytes, structure, checker, import, a run
+without content, a run on random rows, the same rows in ONNX Runtime."""
+
+import os
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from compressor.artifacts import runtime
+from compressor.errors import GraphTooLarge, UnsupportedModel
+from compressor.graph.cost import Cost, measure_cost, to_meta
+from compressor.graph.gaussian import GaussianValue
+from compressor.graph.module import OnnxModule
+from compressor.graph.trial import without_content
+from compressor.graph.validate import parse_model
+from compressor.graph.write import to_inference
+
+MAX_MODEL_BYTES = 2**31 - 1  # what protobuf can hold
+
+# How far our outputs may lie from those of ONNX Runtime, as a part of the largest.
+_TOLERANCE = 1e-3
+_HALF_TOLERANCE = 1e-2
+
+# Bytes of training per element of a weight: mean, log variance, their gradients, and Adam's two moments of each, in float32.
+_BYTES_PER_WEIGHT = 32
+_BYTES_PER_PARAMETER = 16
+
+
+@dataclass(frozen=True)
+class AdmittedModel:
+    """A model that runs, here and in ONNX Runtime, alike.
+
+    Attributes:
+        path: the client's file.
+        proto: its graph, as it came.
+        inference: its graph with BatchNormalization and Dropout out of training mode, which is what its metric and speed are measured on.
+        module: the graph as a trainable module, on the CPU.
+    """
+
+    path: Path
+    proto: onnx.ModelProto
+    inference: onnx.ModelProto
+    module: OnnxModule
+
+
+def admit(path: Path, output: str | None = None) -> AdmittedModel:
+    """The model of an untrusted file.
+
+    Args:
+        path: an ONNX file.
+        output: name of the output to take; the first float output where it is None.
+    Raises: ModelError or UnsupportedTask, by the subclass that says what is wrong, with the place and the remedy.
+    """
+    size = path.stat().st_size
+    if size > MAX_MODEL_BYTES:
+        raise GraphTooLarge(
+            f"The file has {size:,} bytes; at most {MAX_MODEL_BYTES:,} are taken.", param="model", suggestion="Upload a smaller model."
+        )
+    proto = parse_model(path.read_bytes())
+    inference = to_inference(proto)
+    module = OnnxModule(proto, output)
+    if module.example is not None:
+        check_parity(module, inference, module.example)
+    return AdmittedModel(path, proto, inference, module)
+
+
+def check_parity(module: OnnxModule, inference: onnx.ModelProto, rows: Sequence[torch.Tensor]) -> None:
+    """What we train must be what ONNX Runtime runs: an operator that we read otherwise must not show only after hours of training.
+
+    Raises: UnsupportedModel where ONNX Runtime does not run the model, or gives other outputs.
+    """
+    module.eval()
+    with torch.no_grad():
+        ours = module(*rows).cpu().double().numpy()
+    arrays = [tensor.cpu().float().numpy() if tensor.dtype == torch.bfloat16 else tensor.cpu().numpy() for tensor in rows]
+    found = runtime.run(inference.SerializeToString(), arrays, output=module.output.name)
+    tolerance = _HALF_TOLERANCE if found.dtype == np.float16 else _TOLERANCE
+    theirs = found.astype(np.float64)
+    if ours.shape != theirs.shape:
+        raise _disagreement(f"shape {list(theirs.shape)} instead of {list(ours.shape)}")
+    # Random rows may lead to a logarithm of something negative, here as there.
+    finite = np.isfinite(ours) & np.isfinite(theirs)
+    scale = float(np.abs(ours[finite]).max(initial=0.0)) or 1.0
+    difference = float(np.abs(ours - theirs)[finite].max(initial=0.0)) / scale
+    if difference > tolerance or not np.array_equal(np.isnan(ours), np.isnan(theirs)):
+        raise _disagreement(f"values that differ by {difference:.1e} of the largest; {tolerance:.0e} is accepted")
+
+
+def training_cost(module: OnnxModule, rows: Sequence[torch.Tensor]) -> Cost:
+    """One noisy forward pass over `rows` as training takes it, without content, and all that training keeps beside it.
+
+    Returns: flops of the pass; bytes of its tensors, of parameters, gradients and optimiser.
+    Raises: GraphTooLarge where these are more than this process can have, UnsupportedModel as `measure_cost`.
+    """
+    twin = without_content(module).train()
+    tensors = twin.tensors()
+    values = {name: GaussianValue(tensors[name], torch.empty_like(tensors[name])) for name in twin.weight_names}
+    kept = _BYTES_PER_PARAMETER * sum(tensor.numel() for tensor in tensors.values())
+    kept += (_BYTES_PER_WEIGHT - _BYTES_PER_PARAMETER) * sum(tensors[name].numel() for name in twin.weight_names)
+    available = available_bytes()
+    cost = measure_cost(lambda: twin(*to_meta(rows), values=values, logits=True), max(0, available - kept))
+    return replace(cost, bytes=cost.bytes + kept)
+
+
+def available_bytes() -> int:
+    """Memory that this process may come to have: the machine's, or its own limit where that is lower."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return physical if limit == resource.RLIM_INFINITY else min(physical, limit)
+
+
+def _disagreement(how: str) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"ONNX Runtime gives other outputs than our interpreter on the same rows: {how}.",
+        param="model",
+        suggestion="Report it with the model; exported by another exporter or opset it may be in order.",
+    )

@@ -1,0 +1,65 @@
+"""How a classifier's output is read: as a class, and as a likelihood to train by."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
+
+from compressor.graph.module import Head
+
+_SMALLEST_PROBABILITY = 1e-7  # float32 cannot tell 1 - 1e-8 from 1
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The output of a model with `num_classes` classes.
+
+    Attributes:
+        head: "softmax" and "sigmoid" where the graph ends in one, whose input is what is trained; "probabilities" where rows of the
+            output are distributions made in another way; "scores" for everything else.
+        num_classes: one column each; a sigmoid head of two classes may have a single column, the probability of class 1.
+        single: whether it has.
+    """
+
+    head: Head | Literal["probabilities"]
+    num_classes: int
+    single: bool = False
+
+    def mean_nll(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Negative log-likelihood of the labels, in nats, mean over the rows.
+
+        Args:
+            logits: what OnnxModule.forward gives with logits=True, [N, C], or [N, 1] or [N] where `single`.
+            labels: [N], int64.
+        Returns: a scalar.
+        """
+        if self.single:
+            return binary_cross_entropy_with_logits(logits.reshape(-1), labels.to(logits.dtype))
+        if self.head == "sigmoid":  # every class for itself, or the probabilities that are delivered would lose their meaning
+            targets = one_hot(labels, self.num_classes).to(logits.dtype)
+            return binary_cross_entropy_with_logits(logits, targets) * self.num_classes
+        if self.head == "probabilities":
+            logits = logits.clamp_min(_SMALLEST_PROBABILITY).log()
+        return cross_entropy(logits, labels)
+
+    def predict(self, output: Tensor) -> Tensor:
+        """The class of each row, [N], of the model's own output."""
+        return (output.reshape(-1) > 0.5).long() if self.single else output.argmax(dim=-1)
+
+    def guessing_nll(self, labels: Tensor) -> float:
+        """`mean_nll` of the best constant output: the entropy of the labels, in nats."""
+        shares = labels.bincount(minlength=self.num_classes).double() / len(labels)
+        parts = -torch.xlogy(shares, shares)
+        if self.head == "sigmoid" and not self.single:
+            parts -= torch.xlogy(1 - shares, 1 - shares)
+        return float(parts.sum())
+
+
+def read_head(head: Head, outputs: Tensor) -> Head | Literal["probabilities"]:
+    """The head of a model that gives `outputs` [N, C] for some rows: distributions are told by their values where the graph shows none."""
+    if head != "scores" or outputs.dim() != 2 or outputs.shape[1] < 2:
+        return head
+    are_distributions = bool((outputs >= 0).all() and torch.allclose(outputs.sum(1), outputs.new_ones(()), rtol=0.0, atol=1e-3))
+    return "probabilities" if are_distributions else head
