@@ -12,13 +12,28 @@ from compressor.graph.ops import (
     normalization,
     padding,
     pooling,
+    recurrent,
     reduction,
     sequence,
     shape,
 )
 from compressor.graph.ops.table import OPERATORS, Flow, Operator
 
-FAMILIES = (linear, layout, arithmetic, activation, comparison, pooling, normalization, reduction, shape, indexing, padding, sequence)
+FAMILIES = (
+    linear,
+    recurrent,
+    layout,
+    arithmetic,
+    activation,
+    comparison,
+    pooling,
+    normalization,
+    reduction,
+    shape,
+    indexing,
+    padding,
+    sequence,
+)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,13 @@ MAX_MADE_ELEMENTS = 2**28
 
 
 class Flow(Enum):
-    """What happens to a Gaussian weight that reaches the operator."""
+    """What happens to a Gaussian weight that reaches the operator. Those of CONTRACTION and RECURRENT take a GaussianValue themselves."""
 
     LAYOUT = "mean and variance alike"
     LINEAR = "local reparameterisation"
     LOOKUP = "noise for each lookup"
+    CONTRACTION = "local reparameterisation where it is exact, else sampled once"
+    RECURRENT = "input matrix by local reparameterisation, recurrent one sampled once"
     SAMPLED = "sampled once"
 
 
@@ -33,7 +35,7 @@ class Operator:
         build: resolves attributes and opset once, and gives the function that runs the node on its inputs.
         family: the file it stands in.
         flow: how a Gaussian weight passes.
-        weights: input slots in which the operator is linear.
+        weights: input slots of weights: those in which the operator is linear or looks up, and the matrices of a recurrent one.
         parameters: slots of biases and scales: trainable even where they hold one element.
         settings: slots that are read as plain numbers (shapes, axes, bounds): never trainable, and left on the CPU.
         frozen: slots of data that do not learn (conditions, indices, statistics), and those through which no gradient passes.
