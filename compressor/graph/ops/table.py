@@ -1,7 +1,7 @@
 """The table of operators: how each is built from its node, and how a Gaussian weight passes through it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -27,6 +27,10 @@ class Flow(Enum):
     SAMPLED = "sampled once"
 
 
+# (node, weight slot, the names of all Gaussian values) -> what happens to the weight there.
+Treatment = Callable[[Node, int, Collection[str]], Flow]
+
+
 @dataclass(frozen=True)
 class Operator:
     """One row of the table.
@@ -42,6 +46,8 @@ class Operator:
         variance: builds f(x^2, var) of a linear operator where it is not `build` without bias.
         takes_mode: the function's first argument is whether the module trains.
         multiple: the function gives all outputs of the node; otherwise only the first may be used.
+        steps: output slots that hold positions or conditions: no gradient comes back from them.
+        treatment: LINEAR or SAMPLED, where the flow leaves that open.
     """
 
     build: Build
@@ -54,6 +60,8 @@ class Operator:
     variance: Build | None = None
     takes_mode: bool = False
     multiple: bool = False
+    steps: tuple[int, ...] = ()
+    treatment: Treatment | None = None
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -69,13 +77,26 @@ def operator(
     variance: Build | None = None,
     takes_mode: bool = False,
     multiple: bool = False,
+    steps: tuple[int, ...] = (),
+    treatment: Treatment | None = None,
 ) -> Callable[[Build], Build]:
     """Enters the decorated builder in the table under `names`; the family is the name of its file."""
 
     def enter(build: Build) -> Build:
         for name in names:
             OPERATORS[name] = Operator(
-                build, _family(build.__module__), flow, weights, parameters, settings, frozen, variance, takes_mode, multiple
+                build,
+                _family(build.__module__),
+                flow,
+                weights,
+                parameters,
+                settings,
+                frozen,
+                variance,
+                takes_mode,
+                multiple,
+                steps,
+                treatment,
             )
         return build
 
