@@ -15,6 +15,7 @@ from compressor.graph.ops import (
     pooling,
     recurrent,
     reduction,
+    resize,
     sequence,
     shape,
 )
@@ -22,18 +23,19 @@ from compressor.graph.ops.table import OPERATORS, Flow, Operator
 
 FAMILIES = (
     linear,
+    contraction,
     recurrent,
     layout,
     arithmetic,
     activation,
     comparison,
-    contraction,
     pooling,
     normalization,
     reduction,
     shape,
     indexing,
     padding,
+    resize,
     sequence,
 )
 

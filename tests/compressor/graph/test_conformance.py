@@ -30,6 +30,7 @@ LEFT_OUT = {
     r"^(?!test_einsum).*(BFLOAT16|bfloat16)(_expanded)?$": "bfloat16 is computed in float32, which is more exact than the expected values",
     r"test_(training_dropout|training_dropout_mask)(_default(_mask)?)?$": "training mode draws at random",
     r"test_batchnorm_\w+_training_mode$": "statistics are frozen",
+    r"test_resize_downsample_scales_(linear|cubic)_align_corners$": "a width that is no whole number: PyTorch and ONNX Runtime round it",
     r"test_spacetodepth_crd_mode_example$": "the attribute mode is newer than opset 23",
 }
 
