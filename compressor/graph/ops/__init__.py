@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from compressor.graph.ops import (
     activation,
     arithmetic,
+    attention,
     comparison,
     contraction,
     indexing,
@@ -31,6 +32,7 @@ FAMILIES = (
     comparison,
     pooling,
     normalization,
+    attention,
     reduction,
     shape,
     indexing,
