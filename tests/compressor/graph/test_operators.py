@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from compressor.errors import GraphTooLarge, UnsupportedModel
 from compressor.graph.ops import OPERATORS, supported_operators
@@ -59,7 +59,27 @@ def cases() -> list[Case]:
         found += [Case("Pad", 11, (3, 4), ([1, 2, 2, 3],), {"mode": mode}), Case("Pad", 11, (3, 4), ([0, -1, 1, 2],), {"mode": mode})]
     found += [Case("Pad", 11, (3, 4), ([1, 0, 0, 2], np.float32(3.5))), Case("Pad", 18, (3, 4), ([1, 2], None, [-1]))]
     found += [Case("Pad", 19, (3, 4), ([2, 5, 3, 4],), {"mode": "wrap"})]
-    return found + pooling_cases()
+    return found + image_cases() + pooling_cases()
+
+
+def image_cases() -> list[Case]:
+    grid = values(2, 4, 5, 2, seed=1)
+    found = []
+    for opset, modes in ((16, ("bilinear", "nearest", "bicubic")), (20, ("linear", "nearest", "cubic"))):
+        for mode in modes:
+            for padding in ("zeros", "border", "reflection"):
+                attributes = {"mode": mode, "padding_mode": padding, "align_corners": int(padding == "border")}
+                found.append(Case("GridSample", opset, (2, 3, 6, 7), (grid,), attributes))
+    found += [Case("GridSample", 20, (2, 3, 4, 5, 6), (values(2, 2, 3, 4, 3),), {"mode": "linear"})]
+    for align_corners in (0, 1):
+        found += [Case("AffineGrid", 20, (2, 2, 3), (np.array([2, 3, 4, 5]),), {"align_corners": align_corners}, ranks=(4,))]
+        found += [Case("AffineGrid", 20, (2, 3, 4), (np.array([2, 3, 4, 5, 6]),), {"align_corners": align_corners}, ranks=(5,))]
+    uneven = {"pads": [1, 0, 2, 1], "strides": [2, 1], "dilations": [1, 2]}
+    found += [
+        Case("Col2Im", 18, (2, 12, 24), (np.array([5, 6]), np.array([2, 3])), {"strides": [1, 1], "pads": [1, 0, 1, 0]}, ranks=(4,)),
+        Case("Col2Im", 18, (2, 12, 12), (np.array([5, 6]), np.array([2, 3])), uneven, ranks=(4,)),
+    ]
+    return found
 
 
 def pooling_cases() -> list[Case]:
@@ -80,6 +100,11 @@ def pooling_cases() -> list[Case]:
     found += [Case("MaxPool", 12, shape, (), {"kernel_shape": [3, 2], "dilations": [2, 3], "pads": [1, 1, 0, 1]})]
     found += [Case("AveragePool", 19, shape, (), {"kernel_shape": [3, 2], "dilations": [2, 3], "pads": [1, 1, 2, 1]})]
     found += [Case("AveragePool", 11, (2, 3, 9), (), {"kernel_shape": [4], "strides": [3], "pads": [1, 2]})]
+    places: dict[str, int] = {"y1": TensorProto.INT64}
+    for storage_order in (0, 1):
+        found += [Case("MaxPool", 12, shape, (), {**window, "storage_order": storage_order}, 2, types=places) for window in windows]
+    found += [Case("MaxPool", 11, (2, 3, 9), (), {"kernel_shape": [4], "pads": [1, 2]}, 2, types=places)]
+    found += [Case("MaxPool", 12, (1, 2, 4, 5, 6), (), {"kernel_shape": [2, 3, 2], "pads": [0, 1, 1, 1, 0, 0]}, 2, types=places)]
     return found
 
 
