@@ -59,7 +59,18 @@ def cases() -> list[Case]:
         found += [Case("Pad", 11, (3, 4), ([1, 2, 2, 3],), {"mode": mode}), Case("Pad", 11, (3, 4), ([0, -1, 1, 2],), {"mode": mode})]
     found += [Case("Pad", 11, (3, 4), ([1, 0, 0, 2], np.float32(3.5))), Case("Pad", 18, (3, 4), ([1, 2], None, [-1]))]
     found += [Case("Pad", 19, (3, 4), ([2, 5, 3, 4],), {"mode": "wrap"})]
-    return found + image_cases() + pooling_cases()
+    return found + transposed_cases() + image_cases() + pooling_cases()
+
+
+def transposed_cases() -> list[Case]:
+    found = []
+    for auto_pad in ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"):
+        options: list[dict[str, object]] = [{}, {"output_padding": [1, 1]}, {"output_shape": [9, 16]}, {"dilations": [2, 1]}]
+        for kernel in ((3, 2), (2, 4), (1, 1)):
+            weight = values(2, 3, *kernel)
+            attributes = [{"auto_pad": auto_pad, "strides": [2, 3], **option} for option in options]
+            found += [Case("ConvTranspose", opset, (1, 2, 5, 6), (weight,), given) for opset in (11, 22) for given in attributes]
+    return found
 
 
 def image_cases() -> list[Case]:
