@@ -19,7 +19,8 @@ def gather(node: Node) -> Run:
 
     def run(data: Tensor, indices: Tensor) -> Tensor:
         axis = attribute % data.dim()
-        rows = from_start(indices, data.shape[axis]).reshape(-1)
+        # A constant of no dimensions stays on the CPU, wherever the data are.
+        rows = from_start(indices, data.shape[axis]).reshape(-1).to(data.device)
         return data.index_select(axis, rows).reshape(data.shape[:axis] + indices.shape + data.shape[axis + 1 :])
 
     return run

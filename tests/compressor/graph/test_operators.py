@@ -53,6 +53,10 @@ def cases() -> list[Case]:
         Case("GlobalAveragePool", 11, (2, 3, 4)),
         Case("GlobalMaxPool", 11, (2, 3, 4, 2, 2)),
         Case("LRN", 13, (2, 7, 3, 3), (), {"size": 5, "alpha": 0.1, "beta": 0.6, "bias": 2.0}),
+        *(
+            Case("BatchNormalization", opset, (2, 3, 4), (values(3), values(3), values(3), np.ones(3, np.float32)))
+            for opset in (11, 14, 15)
+        ),
         Case("GroupNormalization", 21, (2, 6, 3), (values(6), values(6, seed=1)), {"num_groups": 2}),
     ]
     for mode in ("constant", "reflect", "edge"):
