@@ -12,9 +12,10 @@ from compressor.errors import NoWeights, UnsupportedModel, UnsupportedTask
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.node import Node
 from compressor.graph.ops.layout import casts_to_integers
+from compressor.graph.ops.table import Flow
 from compressor.graph.program import Program
 from compressor.graph.reader import Graph, read_graph
-from compressor.graph.roles import Role, roles_of
+from compressor.graph.roles import Role, numbers_of, roles_of, treatments_of
 from compressor.graph.tensors import FLOAT_TYPES, in_compute, to_torch, torch_dtype
 from compressor.graph.trial import settle
 
@@ -43,7 +44,8 @@ class OnnxModule(nn.Module):
     """Runs a model that parse_model has let through, with its float constants as parameters.
 
     Parameters are called p0, p1, ... and buffers c0, c1, ...: no string of the file becomes an attribute. Batch normalisation uses the
-    stored statistics, which stay fixed; half precision is computed in float32.
+    stored statistics, which stay fixed; half precision is computed in float32. `treatments` says how a Gaussian value of each weight is
+    drawn where it is read.
 
     Args:
         model: from parse_model.
@@ -80,7 +82,9 @@ class OnnxModule(nn.Module):
         arrays = {name: found for name, found in loaded.items() if found is not None}
         floats = {name: array for name, (array, kind) in arrays.items() if kind in FLOAT_TYPES}
         program = Program(nodes, outputs, floats)
-        roles = roles_of(nodes, outputs, floats)
+        inputs = [spec.name for spec in self.inputs]
+        roles = roles_of(nodes, outputs, floats, inputs)
+        numbers = numbers_of(nodes)
         parameters: list[_Binding] = []
         buffers: list[_Binding] = []
         host: list[tuple[int, Tensor]] = []
@@ -90,7 +94,7 @@ class OnnxModule(nn.Module):
                 key = f"p{len(parameters)}"
                 self.register_parameter(key, nn.Parameter(tensor))
                 parameters.append(_Binding(name, slot, key))
-            elif name in roles and tensor.dim() > 0:
+            elif name in roles and name not in numbers and tensor.dim() > 0:
                 key = f"c{len(buffers)}"
                 self.register_buffer(key, tensor)
                 buffers.append(_Binding(name, slot, key))
@@ -99,6 +103,8 @@ class OnnxModule(nn.Module):
         self._program, self._parameter_bindings, self._buffer_bindings, self._host = program, tuple(parameters), tuple(buffers), tuple(host)
         self._trainable = frozenset(binding.name for binding in parameters)
         self.weight_names: tuple[str, ...] = tuple(name for name, role in roles.items() if role is Role.WEIGHT)
+        self.treatments: dict[str, frozenset[Flow]] = treatments_of(nodes, outputs, self.weight_names, inputs)
+        self._sampled = frozenset(name for name, flows in self.treatments.items() if flows == {Flow.SAMPLED})
         if not self.weight_names:
             raise NoWeights(
                 "No float tensor of two or more dimensions reaches a linear operator from which a gradient of the output comes back.",
@@ -143,6 +149,8 @@ class OnnxModule(nn.Module):
             yield slot, tensor.to(dtype)
         for binding in self._parameter_bindings:
             value = replaced.get(binding.name)
+            if isinstance(value, GaussianValue) and binding.name in self._sampled:
+                value = value.sample()  # one draw, for all nodes that read it
             yield binding.slot, getattr(self, binding.key) if value is None else value
         for binding in self._buffer_bindings:
             yield binding.slot, getattr(self, binding.key)

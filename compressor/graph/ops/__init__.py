@@ -5,20 +5,49 @@ from dataclasses import dataclass
 from compressor.graph.ops import (
     activation,
     arithmetic,
+    attention,
+    bitwise,
     comparison,
+    contraction,
+    folding,
     indexing,
     layout,
     linear,
     normalization,
     padding,
     pooling,
+    recurrent,
     reduction,
+    resize,
+    sampling,
+    scatter,
     sequence,
     shape,
 )
 from compressor.graph.ops.table import OPERATORS, Flow, Operator
 
-FAMILIES = (linear, layout, arithmetic, activation, comparison, pooling, normalization, reduction, shape, indexing, padding, sequence)
+FAMILIES = (
+    linear,
+    contraction,
+    recurrent,
+    layout,
+    arithmetic,
+    activation,
+    comparison,
+    bitwise,
+    pooling,
+    normalization,
+    attention,
+    reduction,
+    shape,
+    indexing,
+    scatter,
+    padding,
+    folding,
+    resize,
+    sampling,
+    sequence,
+)
 
 
 @dataclass(frozen=True)

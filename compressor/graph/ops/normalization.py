@@ -20,7 +20,7 @@ def batch_normalization(node: Node) -> Run:
     return run
 
 
-@operator("Dropout", settings=(1, 2), takes_mode=True, multiple=True)
+@operator("Dropout", settings=(1, 2), takes_mode=True, multiple=True, steps=(1,))
 def dropout(node: Node) -> Run:
     attribute = node.float("ratio", 0.5)
     with_mask = len(node.outputs) > 1 and node.outputs[1] != ""
@@ -58,6 +58,19 @@ def layer_normalization(node: Node) -> Run:
         shape = x.shape[axis if axis >= 0 else axis + x.dim() :]
         normed = F.layer_norm(x.to(stash_type), list(shape), eps=epsilon).to(x.dtype) * scale
         return normed if bias is None else normed + bias
+
+    return run
+
+
+@operator("RMSNormalization", parameters=(1,))
+def rms_normalization(node: Node) -> Run:
+    epsilon, axis = node.float("epsilon", 1e-5), node.int("axis", -1)
+    stash_type = compute_dtype(node.int("stash_type", 1), node.label)
+
+    def run(x: Tensor, scale: Tensor) -> Tensor:
+        axes = tuple(range(axis if axis >= 0 else axis + x.dim(), x.dim()))
+        exact = x.to(stash_type)
+        return (exact * torch.rsqrt((exact * exact).mean(axes, keepdim=True) + epsilon)).to(x.dtype) * scale
 
     return run
 

@@ -1,63 +1,16 @@
 """Older forms of the operators, and what the node tests of ONNX leave open, against stock ONNX Runtime."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
-import onnxruntime
 import pytest
-import torch
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from compressor.errors import GraphTooLarge, UnsupportedModel
 from compressor.graph.ops import OPERATORS, supported_operators
 from compressor.graph.program import Program
 from compressor.graph.reader import read_graph
-from compressor.graph.tensors import to_torch
 from compressor.graph.validate import parse_model
 from tests.compressor.graph.models import model_of, node, values
-
-
-@dataclass(frozen=True)
-class Case:
-    """One node on random input; integers among the inputs are constants."""
-
-    operator: str
-    opset: int
-    shape: tuple[int, ...]
-    constants: tuple[object, ...] = ()
-    attributes: Mapping[str, object] = field(default_factory=dict)
-    outputs: int = 1
-
-    def __str__(self) -> str:
-        options = ",".join(f"{key}={value}" for key, value in self.attributes.items())
-        return f"{self.operator}-{self.opset}-{self.shape}-{self.constants}-{options}".replace(" ", "")
-
-    def model(self) -> ModelProto:
-        names = [f"c{index}" for index in range(len(self.constants))]
-        arrays = {name: np.array(value) for name, value in zip(names, self.constants, strict=True) if value is not None}
-        inputs = ["x", *(name if name in arrays else "" for name in names)]
-        outputs = [f"y{index}" for index in range(self.outputs)]
-        made = node(self.operator, inputs, outputs, **self.attributes)
-        return model_of([made], {"x": self.shape}, {name: [None] * len(self.shape) for name in outputs}, arrays, self.opset)
-
-
-def run_ours(model: ModelProto, x: np.ndarray) -> list[np.ndarray]:
-    graph = read_graph(model)
-    names = [info.name for info in graph.outputs]
-    program = Program(graph.nodes, names)
-    bound = [(program.slot("x"), torch.from_numpy(x))]
-    for name, constant in graph.constants.items():
-        loaded = constant.load()
-        assert loaded is not None
-        bound.append((program.slot(name), to_torch(*loaded)))
-    return [program.run(name, bound, training=False, device=torch.device("cpu")).numpy() for name in names]
-
-
-def run_stock(model: ModelProto, x: np.ndarray) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+from tests.compressor.graph.single_node import Case, assert_equals_onnx_runtime, run_ours, run_stock
 
 
 def cases() -> list[Case]:
@@ -100,13 +53,48 @@ def cases() -> list[Case]:
         Case("GlobalAveragePool", 11, (2, 3, 4)),
         Case("GlobalMaxPool", 11, (2, 3, 4, 2, 2)),
         Case("LRN", 13, (2, 7, 3, 3), (), {"size": 5, "alpha": 0.1, "beta": 0.6, "bias": 2.0}),
+        *(
+            Case("BatchNormalization", opset, (2, 3, 4), (values(3), values(3), values(3), np.ones(3, np.float32)))
+            for opset in (11, 14, 15)
+        ),
         Case("GroupNormalization", 21, (2, 6, 3), (values(6), values(6, seed=1)), {"num_groups": 2}),
     ]
     for mode in ("constant", "reflect", "edge"):
         found += [Case("Pad", 11, (3, 4), ([1, 2, 2, 3],), {"mode": mode}), Case("Pad", 11, (3, 4), ([0, -1, 1, 2],), {"mode": mode})]
     found += [Case("Pad", 11, (3, 4), ([1, 0, 0, 2], np.float32(3.5))), Case("Pad", 18, (3, 4), ([1, 2], None, [-1]))]
     found += [Case("Pad", 19, (3, 4), ([2, 5, 3, 4],), {"mode": "wrap"})]
-    return found + pooling_cases()
+    return found + transposed_cases() + image_cases() + pooling_cases()
+
+
+def transposed_cases() -> list[Case]:
+    found = []
+    for auto_pad in ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"):
+        options: list[dict[str, object]] = [{}, {"output_padding": [1, 1]}, {"output_shape": [9, 16]}, {"dilations": [2, 1]}]
+        for kernel in ((3, 2), (2, 4), (1, 1)):
+            weight = values(2, 3, *kernel)
+            attributes = [{"auto_pad": auto_pad, "strides": [2, 3], **option} for option in options]
+            found += [Case("ConvTranspose", opset, (1, 2, 5, 6), (weight,), given) for opset in (11, 22) for given in attributes]
+    return found
+
+
+def image_cases() -> list[Case]:
+    grid = values(2, 4, 5, 2, seed=1)
+    found = []
+    for opset, modes in ((16, ("bilinear", "nearest", "bicubic")), (20, ("linear", "nearest", "cubic"))):
+        for mode in modes:
+            for padding in ("zeros", "border", "reflection"):
+                attributes = {"mode": mode, "padding_mode": padding, "align_corners": int(padding == "border")}
+                found.append(Case("GridSample", opset, (2, 3, 6, 7), (grid,), attributes))
+    found += [Case("GridSample", 20, (2, 3, 4, 5, 6), (values(2, 2, 3, 4, 3),), {"mode": "linear"})]
+    for align_corners in (0, 1):
+        found += [Case("AffineGrid", 20, (2, 2, 3), (np.array([2, 3, 4, 5]),), {"align_corners": align_corners}, ranks=(4,))]
+        found += [Case("AffineGrid", 20, (2, 3, 4), (np.array([2, 3, 4, 5, 6]),), {"align_corners": align_corners}, ranks=(5,))]
+    uneven = {"pads": [1, 0, 2, 1], "strides": [2, 1], "dilations": [1, 2]}
+    found += [
+        Case("Col2Im", 18, (2, 12, 24), (np.array([5, 6]), np.array([2, 3])), {"strides": [1, 1], "pads": [1, 0, 1, 0]}, ranks=(4,)),
+        Case("Col2Im", 18, (2, 12, 12), (np.array([5, 6]), np.array([2, 3])), uneven, ranks=(4,)),
+    ]
+    return found
 
 
 def pooling_cases() -> list[Case]:
@@ -127,17 +115,19 @@ def pooling_cases() -> list[Case]:
     found += [Case("MaxPool", 12, shape, (), {"kernel_shape": [3, 2], "dilations": [2, 3], "pads": [1, 1, 0, 1]})]
     found += [Case("AveragePool", 19, shape, (), {"kernel_shape": [3, 2], "dilations": [2, 3], "pads": [1, 1, 2, 1]})]
     found += [Case("AveragePool", 11, (2, 3, 9), (), {"kernel_shape": [4], "strides": [3], "pads": [1, 2]})]
+    places: dict[str, int] = {"y1": TensorProto.INT64}
+    for storage_order in (0, 1):
+        found += [Case("MaxPool", 12, shape, (), {**window, "storage_order": storage_order}, 2, types=places) for window in windows]
+    found += [Case("MaxPool", 11, (2, 3, 9), (), {"kernel_shape": [4], "pads": [1, 2]}, 2, types=places)]
+    found += [Case("MaxPool", 12, (1, 2, 4, 5, 6), (), {"kernel_shape": [2, 3, 2], "pads": [0, 1, 1, 1, 0, 0]}, 2, types=places)]
     return found
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_operator_equals_onnx_runtime(case: Case) -> None:
-    model = parse_model(case.model().SerializeToString())
-    x = np.abs(values(*case.shape)) + 0.1 if "Log" in case.operator and case.operator.startswith("Reduce") else values(*case.shape)
-    for ours, theirs in zip(run_ours(model, x), run_stock(model, x), strict=True):
-        assert ours.shape == theirs.shape
-        assert ours.dtype == theirs.dtype
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    x = values(*case.shape)
+    positive = "Log" in case.operator and case.operator.startswith("Reduce")
+    assert_equals_onnx_runtime(case, np.abs(x) + 0.1 if positive else x)
 
 
 def test_sequences_join_again() -> None:
@@ -179,8 +169,8 @@ def test_tensors_made_out_of_nothing_are_capped(model: ModelProto) -> None:
 
 
 def test_a_second_output_that_is_not_supported_is_refused() -> None:
-    nodes = [node("MaxPool", ["x"], ["y", "places"], kernel_shape=[2]), node("Cast", ["places"], "z", to=1)]
-    graph = read_graph(model_of(nodes, {"x": [1, 1, 4]}, {"z": [1, 1, 3]}))
+    nodes = [node("LayerNormalization", ["x", "scale"], ["y", "mean"]), node("Neg", ["mean"], "z")]
+    graph = read_graph(model_of(nodes, {"x": [1, 4]}, {"z": [1, 1]}, {"scale": values(4)}))
     with pytest.raises(UnsupportedModel, match="only the first output"):
         Program(graph.nodes, ["z"])
 
