@@ -59,7 +59,7 @@ class CompressionConfig(BaseModel):
         gt=0.0,
         le=1.0,
         description="Adam's initial step for the means and biases, as a part of their tensor's root mean square. Unset: the largest, of "
-        "0.14 to 0.0005, with which a probe of 30 steps is never worse than guessing.",
+        "0.1 to 0.0005, with which a probe of 30 steps is never worse than guessing.",
     )
     learning_rate_log_sigma2: float = Field(default=1e-3, gt=0.0, le=1.0, description="Adam's initial step for log_sigma2.")
 

@@ -84,7 +84,7 @@ def verify(out_dir: Path, upload: AdmittedModel, parts: Parts, baseline: Baselin
     upload.module.eval()
     with torch.no_grad():
         expected = upload.module(*baseline.validation.take(index)[0]).cpu().numpy()
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in upload.module.tensors().items()}
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in upload.module.state().items()}
     verify_model(out_dir / MODEL, arrays, to_arrays(rows, baseline.scaling), expected, output=upload.module.output.name)
     verify_weights(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL))
     split, written = read_split(out_dir / SPLIT), _split_of(parts)

@@ -297,11 +297,11 @@ class Search:
         self._tracker.skip(self._position.epochs * rows * _FIT_COST + self._position.swept * fine_tuning)
 
     def _copy_tensors(self) -> Tensors:
-        return {name: tensor.detach().clone() for name, tensor in self._module.tensors().items()}
+        return {name: tensor.detach().clone() for name, tensor in self._module.state().items()}
 
     @torch.no_grad()
     def _set_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, tensor in self._module.tensors().items():
+        for name, tensor in self._module.state().items():
             tensor.copy_(tensors[name])
 
     def _nnz(self) -> int:
@@ -320,7 +320,7 @@ class Search:
             return
         tensors = {f"best/{index}": tensor for index, tensor in enumerate(self._best.values())}
         if posterior is not None:
-            tensors |= {f"parameter/{index}": tensor.detach() for index, tensor in enumerate(self._module.tensors().values())}
+            tensors |= {f"parameter/{index}": tensor.detach() for index, tensor in enumerate(self._module.state().values())}
             tensors |= {f"log_sigma2/{index}": tensor.detach() for index, tensor in enumerate(posterior.log_sigma2.values())}
         if optimizer is not None:
             tensors |= optimizer_tensors(optimizer)
@@ -339,12 +339,12 @@ class Search:
         state, tensors = loaded
         self._position = _Position.from_json(state)
         if self._position.chosen >= 0:
-            self._best = {name: tensors[f"best/{index}"] for index, name in enumerate(self._module.tensors())}
+            self._best = {name: tensors[f"best/{index}"] for index, name in enumerate(self._module.state())}
         return tensors
 
     @torch.no_grad()
     def _restore_posterior(self, posterior: Posterior, optimizer: torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
-        for index, parameter in enumerate(self._module.tensors().values()):
+        for index, parameter in enumerate(self._module.state().values()):
             parameter.copy_(tensors[f"parameter/{index}"])
         for index, log_sigma2 in enumerate(posterior.log_sigma2.values()):
             log_sigma2.copy_(tensors[f"log_sigma2/{index}"])

@@ -12,6 +12,7 @@ from compressor.errors import NoWeights, UnsupportedModel, UnsupportedTask
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.node import Node
 from compressor.graph.ops.layout import casts_to_integers
+from compressor.graph.ops.normalization import has_live_statistics
 from compressor.graph.ops.table import Flow
 from compressor.graph.program import Program
 from compressor.graph.reader import Graph, read_graph
@@ -101,6 +102,8 @@ class OnnxModule(nn.Module):
             else:
                 host.append((slot, tensor))
         self._program, self._parameter_bindings, self._buffer_bindings, self._host = program, tuple(parameters), tuple(buffers), tuple(host)
+        live = {name for node in nodes if has_live_statistics(node) for name in node.inputs[3:5]}
+        self._statistics = tuple(binding for binding in buffers if binding.name in live)
         self._trainable = frozenset(binding.name for binding in parameters)
         self.weight_names: tuple[str, ...] = tuple(name for name, role in roles.items() if role is Role.WEIGHT)
         self.treatments: dict[str, frozenset[Flow]] = treatments_of(nodes, outputs, self.weight_names, inputs)
@@ -117,6 +120,11 @@ class OnnxModule(nn.Module):
     def tensors(self) -> dict[str, nn.Parameter]:
         """Every trainable float tensor of the graph under its ONNX name: an initialiser, or the output of a Constant node."""
         return {binding.name: self.get_parameter(binding.key) for binding in self._parameter_bindings}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that training changes, under its ONNX name: `tensors()`, and the statistics of live batch normalisation."""
+        statistics = {binding.name: self.get_buffer(binding.key) for binding in self._statistics}
+        return {**self.tensors(), **statistics}
 
     def forward(self, *inputs: Tensor, values: Mapping[str, Tensor | GaussianValue] | None = None, logits: bool = False) -> Tensor:
         """The output for a batch of any size.

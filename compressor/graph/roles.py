@@ -142,8 +142,8 @@ def _role(use: _Use, array: np.ndarray) -> Role:
     if _Use.WEIGHT in use and array.ndim >= 2:
         return Role.WEIGHT
     is_parameter = bool(use & (_Use.WEIGHT | _Use.PARAMETER)) and array.ndim > 0
-    if use and not is_parameter and array.size > 1 and _is_mask(array):
-        return Role.FIXED
+    if use and not is_parameter and array.size > 1 and (_is_mask(array) or not array.any()):
+        return Role.FIXED  # what is zero all over is where something begins, as the initial state of a recurrent layer
     # One element for each channel, as the gain of a normalised weight, is no matrix, however many axes it has.
     if _Use.MAKES_WEIGHT in use and sum(size > 1 for size in array.shape) >= 2:
         return Role.WEIGHT

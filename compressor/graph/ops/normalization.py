@@ -1,8 +1,9 @@
-"""Normalisation, always with the statistics that inference uses, and dropout."""
+"""Normalisation and dropout. Statistics of a batch are used only while a model that was exported in training mode trains."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor  # whether a tensor is inside vmap; torch.func has no name for it
 
 from compressor.graph.gaussian import Run
 from compressor.graph.node import Node
@@ -10,14 +11,25 @@ from compressor.graph.ops.table import operator
 from compressor.graph.tensors import compute_dtype
 
 
-@operator("BatchNormalization", parameters=(1, 2), frozen=(3, 4))
+@operator("BatchNormalization", parameters=(1, 2), frozen=(3, 4), takes_mode=True)
 def batch_normalization(node: Node) -> Run:
-    epsilon = node.float("epsilon", 1e-5)
+    epsilon, momentum = node.float("epsilon", 1e-5), node.float("momentum", 0.9)
+    live = has_live_statistics(node)
 
-    def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    def run(training: bool, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        # Inside vmap there is one row only, and the statistics of many; and one number has no variance.
+        if training and live and not is_batchedtensor(x) and x.numel() > x.shape[1]:
+            return F.batch_norm(x, mean, var, scale, bias, training=True, momentum=1.0 - momentum, eps=epsilon)  # updates mean and var
         return F.batch_norm(x, mean, var, scale, bias, training=False, eps=epsilon)
 
     return run
+
+
+def has_live_statistics(node: Node) -> bool:
+    """Whether it is a batch normalisation of a file exported in training mode: it normalises by the batch, and learns its statistics."""
+    if node.op_type != "BatchNormalization":
+        return False
+    return bool(node.int("training_mode", 0)) if node.opset >= 14 else any(node.outputs[1:])
 
 
 @operator("Dropout", settings=(1, 2), takes_mode=True, multiple=True, steps=(1,))

@@ -4,6 +4,7 @@ import copy
 from itertools import pairwise
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
@@ -12,6 +13,7 @@ from compressor.errors import InvalidModel, NoWeights, UnsupportedModel, Unsuppo
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.module import OnnxModule, ValueSpec
 from compressor.graph.validate import parse_model
+from compressor.graph.write import write_arrays
 from tests.compressor.graph.models import linear_model, model_of, node, values
 from tests.compressor.graph.networks import export, exported, network
 
@@ -318,3 +320,27 @@ def test_building_a_module_leaves_the_random_generator_alone() -> None:
     torch.manual_seed(0)
     OnnxModule(linear_model())
     assert torch.equal(torch.randn(1), expected)
+
+
+def test_batch_normalisation_of_a_training_export_trains_as_in_torch_and_goes_back_to_inference() -> None:
+    reference = copy.deepcopy(network("resnet")).train()
+    module = OnnxModule(parse_model(exported("resnet", "legacy-training")))
+    assert len(module.state()) == len(module.tensors()) + 6
+    frozen = OnnxModule(parse_model(exported("resnet", "dynamo-unoptimised")))
+    assert frozen.state().keys() == frozen.tensors().keys()
+
+    x = torch.randn(6, *network("resnet").shape, generator=torch.Generator().manual_seed(1))
+    before = {name: tensor.detach().clone() for name, tensor in module.state().items()}
+    reference.load_state_dict(before, strict=False)  # the export itself has run the network, and moved its statistics
+    torch.testing.assert_close(module.train()(x), reference(x), rtol=1e-4, atol=1e-5)
+    changed = {name for name, tensor in module.state().items() if not torch.equal(tensor, before[name])}
+    assert changed == module.state().keys() - module.tensors().keys()
+    expected = dict(reference.named_buffers())
+    for name in changed:
+        torch.testing.assert_close(module.state()[name], expected[name], rtol=1e-4, atol=1e-5)
+
+    written = write_arrays(parse_model(exported("resnet", "legacy-training")), {k: v.detach().numpy() for k, v in module.state().items()})
+    session = onnxruntime.InferenceSession(written.SerializeToString(), providers=["CPUExecutionProvider"])
+    got = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    with torch.no_grad():
+        np.testing.assert_allclose(got, reference.eval()(x).numpy(), rtol=1e-4, atol=1e-5)
