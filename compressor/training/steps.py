@@ -24,7 +24,7 @@ _PROBE_STEPS = 30
 _NOISE_BATCHES = 5
 _NOISE_COST = 0.02  # of the way from the dense loss to that of guessing
 _PROBE_ROWS = 64  # a loss of fewer rows says little about a single step
-_SMALLEST_SCALE = 0.1  # of the median weight
+_NEXT_TO_NOTHING, _SCALE_OF_NOTHING = 1e-4, 0.1  # of the median weight
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
@@ -32,12 +32,12 @@ Batch = tuple[tuple[Tensor, ...], Tensor]
 def tensor_scales(module: OnnxModule) -> dict[str, float]:
     """Root mean square of every trainable tensor, by ONNX name: the unit in which its steps are counted.
 
-    A tensor close to zero, such as a bias that was never trained, counts as a tenth of the median weight tensor: it is to move too.
+    A tensor of zeros, such as a bias that was never trained, counts as a tenth of the median weight tensor: it is to move too.
     """
     scales = {name: float(tensor.detach().double().square().mean().sqrt()) for name, tensor in module.tensors().items()}
     weights = sorted(scales[name] for name in module.weight_names)
-    least = _SMALLEST_SCALE * weights[len(weights) // 2] or _SMALLEST_SCALE
-    return {name: max(scale, least) for name, scale in scales.items()}
+    median = weights[len(weights) // 2] or 1.0
+    return {name: scale if scale > _NEXT_TO_NOTHING * median else _SCALE_OF_NOTHING * median for name, scale in scales.items()}
 
 
 class Probe:

@@ -1,0 +1,69 @@
+"""Outputs read as classes and as likelihoods: against the formulas written out."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from compressor.training.readout import Readout, read_head
+
+LABELS = torch.tensor([0, 2, 1, 2, 2])
+
+
+def logits(columns: int) -> torch.Tensor:
+    return torch.randn(5, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("head", ["scores", "softmax"])
+def test_scores_and_softmax_are_a_categorical_likelihood(head):
+    x = logits(3)
+    expected = -np.mean([np.log(np.exp(row[label]) / np.exp(row).sum()) for row, label in zip(x.numpy(), LABELS.numpy(), strict=True)])
+    assert float(Readout(head, 3).mean_nll(x, LABELS)) == pytest.approx(expected)
+
+
+def test_probabilities_are_their_own_likelihood():
+    x = torch.softmax(logits(3), 1)
+    assert float(Readout("probabilities", 3).mean_nll(x, LABELS)) == pytest.approx(float(-x[torch.arange(5), LABELS].log().mean()))
+    certain = torch.eye(3)[[0, 2, 1, 2, 0]]
+    assert float(Readout("probabilities", 3).mean_nll(certain, LABELS)) == pytest.approx(-np.log(1e-7) / 5, rel=1e-3)
+
+
+def test_a_sigmoid_of_several_columns_is_a_likelihood_of_every_class_for_itself():
+    x = logits(3)
+    p, y = torch.sigmoid(x), torch.eye(3)[LABELS]
+    expected = -(y * p.log() + (1 - y) * (1 - p).log()).sum(1).mean()
+    assert float(Readout("sigmoid", 3).mean_nll(x, LABELS)) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("shape", [(5, 1), (5,)])
+def test_a_single_sigmoid_is_the_probability_of_class_1(shape):
+    readout, x, labels = Readout("sigmoid", 2, single=True), logits(1).reshape(shape), torch.tensor([0, 1, 1, 0, 1])
+    p = torch.sigmoid(x).reshape(-1)
+    expected = -torch.where(labels == 1, p.log(), (1 - p).log()).mean()
+    assert float(readout.mean_nll(x, labels)) == pytest.approx(float(expected))
+    assert readout.predict(torch.sigmoid(x)).tolist() == (x.reshape(-1) > 0).long().tolist()
+
+
+def test_the_class_is_the_largest_column():
+    assert Readout("scores", 3).predict(torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 1.0]])).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("readout", [Readout("scores", 4), Readout("sigmoid", 4), Readout("sigmoid", 2, single=True)])
+def test_guessing_is_the_best_that_one_output_for_all_rows_can_do(readout):
+    labels = torch.tensor([0, 1, 1, 1, 0, 1]) if readout.single else torch.tensor([0, 2, 1, 2, 2, 2])
+    columns = 1 if readout.single else readout.num_classes
+
+    def mean_nll(constant: np.ndarray) -> float:
+        return float(readout.mean_nll(torch.from_numpy(constant).expand(len(labels), columns), labels))
+
+    best = minimize(mean_nll, np.zeros(columns), method="Nelder-Mead", options={"maxiter": 4000, "xatol": 1e-6, "fatol": 1e-9})
+    assert readout.guessing_nll(labels) == pytest.approx(best.fun, abs=1e-3)
+
+
+def test_distributions_are_told_by_their_values_where_the_graph_shows_none():
+    x = logits(3)
+    assert read_head("scores", x) == "scores"
+    assert read_head("scores", torch.softmax(x, 1)) == "probabilities"
+    assert read_head("scores", torch.softmax(x, 1) + 0.01) == "scores"
+    assert read_head("softmax", torch.softmax(x, 1)) == "softmax"
+    assert read_head("sigmoid", torch.sigmoid(x)) == "sigmoid"
