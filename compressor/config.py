@@ -25,6 +25,15 @@ class CompressionConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train; auto takes CUDA where there is one.")
 
     # How the model and the data are read
+    architecture: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Name of timm's architecture where the model is a safetensors file of weights alone (extra `timm`).",
+    )
+    image_size: int | None = Field(
+        default=None, ge=1, le=4096, description="Height and width of the images that `architecture` takes. Unset: the architecture's own."
+    )
     output: str | None = Field(
         default=None, min_length=1, max_length=1024, description="Name of the output with the class scores. Unset: the first float output."
     )
@@ -44,7 +53,7 @@ class CompressionConfig(BaseModel):
         default=None,
         ge=-14.0,
         le=2.0,
-        description="Initial log_alpha of a weight of its tensor's root mean square. Unset: -4, or less where a probe shows that this "
+        description="Initial log_alpha of a weight of its tensor's root mean square. Unset: -3, or less where a probe shows that this "
         "noise alone costs likelihood.",
     )
     beta: float = Field(default=1.0, gt=0.0, le=100.0, description="Weight of the KL term of the first branch.")
@@ -88,6 +97,24 @@ class CompressionConfig(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise to_invalid_config(error) from None
+
+
+def check_architecture(config: CompressionConfig, is_weights_alone: bool) -> None:
+    """Raises: InvalidConfig where weights come without the name of their architecture, or an ONNX file comes with one."""
+    if is_weights_alone and config.architecture is None:
+        raise InvalidConfig(
+            "A safetensors file holds weights without a graph.",
+            param="architecture",
+            suggestion='Name the architecture, for example {"architecture": "resnet18"}, or send an ONNX file.',
+        )
+    if not is_weights_alone:
+        for key in ("architecture", "image_size"):
+            if getattr(config, key) is not None:
+                raise InvalidConfig(
+                    f"{key} belongs to a safetensors file of weights; an ONNX file says itself what it is.",
+                    param=key,
+                    suggestion="Leave it out.",
+                )
 
 
 def to_invalid_config(error: ValidationError) -> InvalidConfig:

@@ -142,8 +142,8 @@ def _role(use: _Use, array: np.ndarray) -> Role:
     if _Use.WEIGHT in use and array.ndim >= 2:
         return Role.WEIGHT
     is_parameter = bool(use & (_Use.WEIGHT | _Use.PARAMETER)) and array.ndim > 0
-    if use and not is_parameter and array.size > 1 and (_is_mask(array) or not array.any()):
-        return Role.FIXED  # what is zero all over is where something begins, as the initial state of a recurrent layer
+    if use and not is_parameter and array.size > 1 and (_is_mask(array) or _is_initial_state(array)):
+        return Role.FIXED
     # One element for each channel, as the gain of a normalised weight, is no matrix, however many axes it has.
     if _Use.MAKES_WEIGHT in use and sum(size > 1 for size in array.shape) >= 2:
         return Role.WEIGHT
@@ -153,3 +153,8 @@ def _role(use: _Use, array: np.ndarray) -> Role:
 def _is_mask(array: np.ndarray) -> bool:
     """Whether something in it is not finite, or as large as only masks are."""
     return not bool((np.abs(array.astype(np.float64)) < _MASKING).all())
+
+
+def _is_initial_state(array: np.ndarray) -> bool:
+    """Whether it may be where a recurrent layer begins: (directions, batch, units), and zero all over."""
+    return array.ndim == 3 and not array.any()

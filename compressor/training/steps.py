@@ -18,7 +18,7 @@ from compressor.variational.posterior import Posterior
 
 # Largest first. At 0.14, LeNet-300-100 still trains, and ends a tenth of a point worse at the same size.
 STEP_SIZES = (0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005)
-LOG_ALPHAS = (-4.0, -6.0, -8.0)
+LOG_ALPHAS = (-3.0, -4.0, -6.0, -8.0)
 
 _PROBE_STEPS = 30
 _NOISE_BATCHES = 5

@@ -42,7 +42,8 @@ class Skimmer(Protocol):
     `suffix` says which kind of file it is; None until the bytes have shown it.
     """
 
-    suffix: str | None
+    @property
+    def suffix(self) -> str | None: ...
 
     def feed(self, chunk: bytes) -> None: ...
 
