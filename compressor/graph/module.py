@@ -13,10 +13,10 @@ from compressor.errors import ClientError, GraphTooLarge, InvalidModel, NoWeight
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.node import Node
 from compressor.graph.ops.layout import casts_to_integers
-from compressor.graph.ops.table import MAX_MADE_ELEMENTS
+from compressor.graph.ops.table import MAX_MADE_ELEMENTS, Flow
 from compressor.graph.program import Program
 from compressor.graph.reader import Graph, read_graph
-from compressor.graph.roles import Role, roles_of
+from compressor.graph.roles import Role, roles_of, treatments_of
 from compressor.graph.tensors import FLOAT_TYPES, in_compute, to_torch, torch_dtype
 
 # Rows of the trial run that every module makes once, and how far a batch may differ from its rows taken one by one.
@@ -78,7 +78,8 @@ class OnnxModule(nn.Module):
         arrays = {name: found for name, found in loaded.items() if found is not None}
         floats = {name: array for name, (array, kind) in arrays.items() if kind in FLOAT_TYPES}
         program = Program(nodes, outputs, floats)
-        roles = roles_of(nodes, outputs, floats)
+        inputs = [spec.name for spec in self.inputs]
+        roles = roles_of(nodes, outputs, floats, inputs)
         parameters: list[_Binding] = []
         buffers: list[_Binding] = []
         host: list[tuple[int, Tensor]] = []
@@ -97,6 +98,8 @@ class OnnxModule(nn.Module):
         self._program, self._parameter_bindings, self._buffer_bindings, self._host = program, tuple(parameters), tuple(buffers), tuple(host)
         self._trainable = frozenset(binding.name for binding in parameters)
         self.weight_names: tuple[str, ...] = tuple(name for name, role in roles.items() if role is Role.WEIGHT)
+        self.treatments: dict[str, frozenset[Flow]] = treatments_of(nodes, outputs, self.weight_names, inputs)
+        self._sampled = frozenset(name for name, flows in self.treatments.items() if flows == {Flow.SAMPLED})
         if not self.weight_names:
             raise NoWeights(
                 "No float tensor of two or more dimensions reaches a linear operator from which a gradient of the output comes back.",
@@ -141,6 +144,8 @@ class OnnxModule(nn.Module):
             yield slot, tensor.to(dtype)
         for binding in self._parameter_bindings:
             value = replaced.get(binding.name)
+            if isinstance(value, GaussianValue) and binding.name in self._sampled:
+                value = value.sample()  # one draw, for all nodes that read it
             yield binding.slot, getattr(self, binding.key) if value is None else value
         for binding in self._buffer_bindings:
             yield binding.slot, getattr(self, binding.key)

@@ -127,6 +127,8 @@ def _lift(run: Run, node: Node, operator: Operator) -> Run:
             return lift_linear(run, variance, operator.weights)
         case Flow.LOOKUP:
             return lift_lookup(run)
+        case Flow.CONTRACTION | Flow.RECURRENT:
+            return run
         case Flow.SAMPLED:
             return lift_sampled(run)
 

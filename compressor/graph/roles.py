@@ -10,11 +10,15 @@ from compressor.graph.node import Node
 from compressor.graph.ops import OPERATORS, Flow, Operator
 from compressor.graph.ops.layout import casts_to_integers
 
+# What an additive mask holds where it shuts something out; no tensor that learns comes near it.
+_MASKING = 1e4
+
 
 class Role(Enum):
-    """WEIGHT: two or more dimensions, reaches a linear operator through layout operators.
+    """WEIGHT: two or more dimensions, reaches a weight slot through layout operators, or through others that only see constants.
 
-    FIXED: what does not learn: bounds, indices, statistics, single numbers that are no bias, and what no gradient of the output reaches.
+    FIXED: what does not learn: bounds, indices, statistics, masks, single numbers that are no bias, and what no gradient of the output
+    reaches.
     """
 
     WEIGHT = "weight"
@@ -27,41 +31,114 @@ class _Use(Flag):
 
     NONE = 0
     WEIGHT = auto()
+    MAKES_WEIGHT = auto()  # it and other constants give a weight, by computation
     PARAMETER = auto()
     OTHER = auto()
 
 
-def roles_of(nodes: Sequence[Node], outputs: Collection[str], floats: Mapping[str, np.ndarray]) -> dict[str, Role]:
-    """The role of every float constant, by name; all operators must be in the table. Gradients come from `outputs`.
+def roles_of(nodes: Sequence[Node], outputs: Collection[str], floats: Mapping[str, np.ndarray], inputs: Collection[str]) -> dict[str, Role]:
+    """The role of every float constant, by name; all operators must be in the table.
 
     The unit is the constant and not the node: a tensor that is read in two places, or through Identity, Transpose or Slice, is one.
+
+    Args:
+        outputs: where gradients come from.
+        inputs: where data come in; what does not depend on them is constant.
     """
+    data = _dependents(nodes, inputs)
     uses: dict[str, _Use] = defaultdict(lambda: _Use.NONE)
-    learning = set(outputs)
-    for node in reversed(nodes):
-        if learning.isdisjoint(node.outputs) or casts_to_integers(node):
-            continue
+    for node in _learning(nodes, outputs):
         operator = OPERATORS[node.op_type]
         below = _Use.NONE
         for name in node.outputs:
             below |= uses[name]
-        for slot, name in enumerate(node.inputs):
-            if slot not in operator.settings and slot not in operator.frozen:
-                learning.add(name)
-                uses[name] |= _use_at(slot, operator, below)
+        for slot, name in _learning_inputs(node):
+            uses[name] |= _use_at(slot, operator, below, constant=data.isdisjoint(node.outputs))
     return {name: _role(uses[name], array) for name, array in floats.items()}
 
 
-def _use_at(slot: int, operator: Operator, below: _Use) -> _Use:
+def treatments_of(
+    nodes: Sequence[Node], outputs: Collection[str], weights: Collection[str], inputs: Collection[str]
+) -> dict[str, frozenset[Flow]]:
+    """What happens to each of `weights` where it is read: LINEAR, LOOKUP, RECURRENT, SAMPLED; several, where it is read in several places.
+
+    Args:     as of roles_of; `weights` are those of which a GaussianValue is given.
+    """
+    data = _dependents(nodes, inputs)
+    gaussian = set(weights)
+    for node in nodes:
+        if OPERATORS[node.op_type].flow is Flow.LAYOUT and not gaussian.isdisjoint(node.inputs):
+            gaussian.update(filter(None, node.outputs))
+    flows: dict[str, frozenset[Flow]] = defaultdict(frozenset)
+    for node in _learning(nodes, outputs):
+        below = frozenset[Flow]().union(*(flows[name] for name in node.outputs))
+        for slot, name in _learning_inputs(node):
+            flows[name] |= below if OPERATORS[node.op_type].flow is Flow.LAYOUT else {_flow_at(slot, node, data, gaussian)}
+    return {name: flows[name] for name in weights}
+
+
+def _dependents(nodes: Sequence[Node], inputs: Collection[str]) -> set[str]:
+    """The values that depend on `inputs`, other than by their shape."""
+    data = set(inputs)
+    for node in nodes:
+        settings = OPERATORS[node.op_type].settings
+        if any(name in data for slot, name in enumerate(node.inputs) if slot not in settings):
+            data.update(filter(None, node.outputs))
+    return data
+
+
+def _learning(nodes: Sequence[Node], outputs: Collection[str]) -> Sequence[Node]:
+    """The nodes that a gradient of `outputs` reaches, last first."""
+    reached = set(outputs)
+    found = []
+    for node in reversed(nodes):
+        steps = OPERATORS[node.op_type].steps
+        if casts_to_integers(node) or not any(name in reached for slot, name in enumerate(node.outputs) if slot not in steps):
+            continue
+        found.append(node)
+        reached.update(name for _, name in _learning_inputs(node))
+    return found
+
+
+def _learning_inputs(node: Node) -> Sequence[tuple[int, str]]:
+    """Slot and name of the inputs to which a gradient goes on."""
+    operator = OPERATORS[node.op_type]
+    return [(slot, name) for slot, name in enumerate(node.inputs) if name and slot not in operator.settings and slot not in operator.frozen]
+
+
+def _use_at(slot: int, operator: Operator, below: _Use, *, constant: bool) -> _Use:
     if operator.flow is Flow.LAYOUT:
         return below
+    if constant:
+        # A table that is looked up by constants, as that of positions, is a weight too.
+        looked_up = operator.flow is Flow.LOOKUP and slot in operator.weights
+        makes_weight = looked_up or bool(below & (_Use.WEIGHT | _Use.MAKES_WEIGHT))
+        return _Use.OTHER | _Use.MAKES_WEIGHT if makes_weight else _Use.OTHER
     if slot in operator.weights:
         return _Use.WEIGHT
     return _Use.PARAMETER if slot in operator.parameters else _Use.OTHER
+
+
+def _flow_at(slot: int, node: Node, data: Collection[str], gaussian: Collection[str]) -> Flow:
+    operator = OPERATORS[node.op_type]
+    constant = not any(name in data for name in node.outputs)
+    if slot not in operator.weights or (constant and operator.flow is not Flow.LOOKUP):
+        return Flow.SAMPLED
+    return operator.flow if operator.treatment is None else operator.treatment(node, slot, gaussian)
 
 
 def _role(use: _Use, array: np.ndarray) -> Role:
     if _Use.WEIGHT in use and array.ndim >= 2:
         return Role.WEIGHT
     is_parameter = bool(use & (_Use.WEIGHT | _Use.PARAMETER)) and array.ndim > 0
+    if use and not is_parameter and array.size > 1 and _is_mask(array):
+        return Role.FIXED
+    # One element for each channel, as the gain of a normalised weight, is no matrix, however many axes it has.
+    if _Use.MAKES_WEIGHT in use and sum(size > 1 for size in array.shape) >= 2:
+        return Role.WEIGHT
     return Role.TRAINABLE if use and (is_parameter or array.size > 1) else Role.FIXED
+
+
+def _is_mask(array: np.ndarray) -> bool:
+    """Whether something in it is not finite, or as large as only masks are."""
+    return not bool((np.abs(array.astype(np.float64)) < _MASKING).all())

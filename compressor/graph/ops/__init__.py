@@ -6,19 +6,36 @@ from compressor.graph.ops import (
     activation,
     arithmetic,
     comparison,
+    contraction,
     indexing,
     layout,
     linear,
     normalization,
     padding,
     pooling,
+    recurrent,
     reduction,
     sequence,
     shape,
 )
 from compressor.graph.ops.table import OPERATORS, Flow, Operator
 
-FAMILIES = (linear, layout, arithmetic, activation, comparison, pooling, normalization, reduction, shape, indexing, padding, sequence)
+FAMILIES = (
+    linear,
+    recurrent,
+    layout,
+    arithmetic,
+    activation,
+    comparison,
+    contraction,
+    pooling,
+    normalization,
+    reduction,
+    shape,
+    indexing,
+    padding,
+    sequence,
+)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def batch_normalization(node: Node) -> Run:
     return run
 
 
-@operator("Dropout", settings=(1, 2), takes_mode=True, multiple=True)
+@operator("Dropout", settings=(1, 2), takes_mode=True, multiple=True, steps=(1,))
 def dropout(node: Node) -> Run:
     attribute = node.float("ratio", 0.5)
     with_mask = len(node.outputs) > 1 and node.outputs[1] != ""

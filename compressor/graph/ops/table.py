@@ -1,7 +1,7 @@
 """The table of operators: how each is built from its node, and how a Gaussian weight passes through it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -17,12 +17,18 @@ MAX_MADE_ELEMENTS = 2**28
 
 
 class Flow(Enum):
-    """What happens to a Gaussian weight that reaches the operator."""
+    """What happens to a Gaussian weight that reaches the operator. Those of CONTRACTION and RECURRENT take a GaussianValue themselves."""
 
     LAYOUT = "mean and variance alike"
     LINEAR = "local reparameterisation"
     LOOKUP = "noise for each lookup"
+    CONTRACTION = "local reparameterisation where it is exact, else sampled once"
+    RECURRENT = "input matrix by local reparameterisation, recurrent one sampled once"
     SAMPLED = "sampled once"
+
+
+# (node, weight slot, the names of all Gaussian values) -> what happens to the weight there.
+Treatment = Callable[[Node, int, Collection[str]], Flow]
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,15 @@ class Operator:
         build: resolves attributes and opset once, and gives the function that runs the node on its inputs.
         family: the file it stands in.
         flow: how a Gaussian weight passes.
-        weights: input slots in which the operator is linear.
+        weights: input slots of weights: those in which the operator is linear or looks up, and the matrices of a recurrent one.
         parameters: slots of biases and scales: trainable even where they hold one element.
         settings: slots that are read as plain numbers (shapes, axes, bounds): never trainable, and left on the CPU.
         frozen: slots of data that do not learn (conditions, indices, statistics), and those through which no gradient passes.
         variance: builds f(x^2, var) of a linear operator where it is not `build` without bias.
         takes_mode: the function's first argument is whether the module trains.
         multiple: the function gives all outputs of the node; otherwise only the first may be used.
+        steps: output slots that hold positions or conditions: no gradient comes back from them.
+        treatment: LINEAR or SAMPLED, where the flow leaves that open.
     """
 
     build: Build
@@ -52,6 +60,8 @@ class Operator:
     variance: Build | None = None
     takes_mode: bool = False
     multiple: bool = False
+    steps: tuple[int, ...] = ()
+    treatment: Treatment | None = None
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -67,13 +77,26 @@ def operator(
     variance: Build | None = None,
     takes_mode: bool = False,
     multiple: bool = False,
+    steps: tuple[int, ...] = (),
+    treatment: Treatment | None = None,
 ) -> Callable[[Build], Build]:
     """Enters the decorated builder in the table under `names`; the family is the name of its file."""
 
     def enter(build: Build) -> Build:
         for name in names:
             OPERATORS[name] = Operator(
-                build, _family(build.__module__), flow, weights, parameters, settings, frozen, variance, takes_mode, multiple
+                build,
+                _family(build.__module__),
+                flow,
+                weights,
+                parameters,
+                settings,
+                frozen,
+                variance,
+                takes_mode,
+                multiple,
+                steps,
+                treatment,
             )
         return build
 

@@ -17,10 +17,11 @@ DRAWS = 4000
 
 @dataclass(frozen=True)
 class Case:
-    """A small model whose weight is "w"; one row of its input has the shape `row`."""
+    """A small model whose weight is "w"; one row of its input has the shape `row`. `shared`: one draw of "w" serves the whole batch."""
 
     model: ModelProto
     row: tuple[int, ...]
+    shared: bool = False
 
 
 def convolution(weight: tuple[int, ...], row: tuple[int, ...], out: tuple[int, ...], **attributes: object) -> Case:
@@ -69,6 +70,61 @@ def sliced_and_transposed() -> Case:
     return Case(model_of(nodes, {"x": ["n", 6]}, {"y": ["n", 4]}, arrays), (6,))
 
 
+def recurrent(operator: str, weight: str, steps: int, **attributes: object) -> Case:
+    """The last hidden states of both directions; "w" takes the place of the matrix called `weight`, x or h.
+
+    Over several steps only the recurrent matrix is drawn as a sampled weight is: the input's noise differs from step to step.
+    """
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[operator]
+    small = np.float32(0.3)  # far from where the gates are flat
+    arrays = {"x": small * values(2, gates * 3, 4), "h": small * values(2, gates * 3, 3, seed=1), "b": small * values(2, gates * 6, seed=2)}
+    names = {"x": "other", "h": "other", weight: "w"}
+    nodes = [
+        node("Transpose", ["x"], "steps", perm=[1, 0, 2]),
+        node(operator, ["steps", names["x"], names["h"], "b"], ["", "last"], hidden_size=3, direction="bidirectional", **attributes),
+        node("Transpose", ["last"], "y", perm=[1, 0, 2]),
+    ]
+    given = {names["x"]: arrays["x"], names["h"]: arrays["h"], "b": arrays["b"]}
+    model = model_of(nodes, {"x": ["n", steps, 4]}, {"y": ["n", 2, 3]}, given)
+    return Case(model, (steps, 4), shared=weight == "h")
+
+
+def recurrent_of_pieces() -> Case:
+    """The input matrix as the exporters make it: gates sliced apart, joined in another order, with an axis for the direction."""
+    nodes = [
+        node("Split", ["w"], ["first", "second", "third"], axis=0),
+        node("Concat", ["second", "first", "third"], "joined", axis=0),
+        node("Unsqueeze", ["joined", "zero"], "matrix"),
+        node("Transpose", ["x"], "steps", perm=[1, 0, 2]),
+        node("GRU", ["steps", "matrix", "r"], ["", "last"], hidden_size=3),
+        node("Squeeze", ["last", "zero"], "y"),
+    ]
+    arrays = {"w": values(9, 4), "r": values(1, 9, 3), "zero": np.array([0])}
+    return Case(model_of(nodes, {"x": ["n", 1, 4]}, {"y": ["n", 3]}, arrays), (1, 4))
+
+
+def einsum(
+    equation: str, weight: tuple[int, ...], row: tuple[int, ...], out: tuple[int, ...], *, place: int = 1, shared: bool = False
+) -> Case:
+    """The weight stands at `place`, "x" at the other."""
+    nodes = [node("Einsum", ["x", "w"] if place else ["w", "x"], "y", equation=equation)]
+    return Case(model_of(nodes, {"x": ["n", *row]}, {"y": ["n", *out]}, {"w": values(*weight)}), row, shared)
+
+
+def standardised() -> Case:
+    """Weight standardisation: the rows of w are centred and scaled to the same length, with a gain of their own."""
+    nodes = [
+        node("ReduceMean", ["w"], "middle", axes=[0]),
+        node("Sub", ["w", "middle"], "centred"),
+        node("ReduceL2", ["centred"], "length", axes=[0]),
+        node("Div", ["centred", "length"], "unit"),
+        node("Mul", ["unit", "gain"], "weight"),
+        node("MatMul", ["x", "weight"], "y"),
+    ]
+    arrays = {"w": values(6, 3), "gain": values(1, 3, seed=1)}
+    return Case(model_of(nodes, {"x": ["n", 6]}, {"y": ["n", 3]}, arrays), (6,), shared=True)
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "conv": lambda: convolution((3, 2, 3, 3), (2, 4, 4), (3, 2, 2)),
     "conv grouped, asymmetric": lambda: convolution((4, 1, 3, 2), (2, 4, 4), (4, 5, 4), group=2, pads=[2, 0, 1, 1]),
@@ -81,6 +137,23 @@ CASES: dict[str, Callable[[], Case]] = {
     "matmul, weight on the right": matmul_right,
     "matmul, weight on the left": matmul_left,
     "transpose, slice, split, concat, matmul": sliced_and_transposed,
+    "LSTM, input matrix": lambda: recurrent("LSTM", "x", 1),
+    "GRU, input matrix": lambda: recurrent("GRU", "x", 1, linear_before_reset=1),
+    "RNN, input matrix": lambda: recurrent("RNN", "x", 1),
+    "LSTM, recurrent matrix": lambda: recurrent("LSTM", "h", 3),
+    "GRU, recurrent matrix": lambda: recurrent("GRU", "h", 3),
+    "GRU, recurrent matrix, reset last": lambda: recurrent("GRU", "h", 3, linear_before_reset=1),
+    "RNN, recurrent matrix": lambda: recurrent("RNN", "h", 3),
+    "GRU, input matrix of pieces": recurrent_of_pieces,
+    "einsum": lambda: einsum("bij,oj->bio", (3, 4), (2, 4), (2, 3)),
+    "einsum, weight on the left": lambda: einsum("jA,bj->bA", (4, 3), (4,), (3,), place=0),
+    "einsum, implicit output": lambda: einsum("Ba,ca", (3, 4), (4,), (3,)),
+    "einsum, ellipsis, two sums": lambda: einsum("...ij,kij->...k", (3, 2, 4), (2, 4), (3,)),
+    "einsum, a factor for each": lambda: einsum("bij,ij->bij", (3, 4), (3, 4), (3, 4)),
+    "einsum, a sum beside the weight": lambda: einsum("bij,oj->bo", (3, 4), (2, 4), (3,), shared=True),
+    "einsum, a broadcast sum": lambda: einsum("bij,oij->bo", (3, 1, 4), (2, 4), (3,), shared=True),
+    "einsum, a diagonal": lambda: einsum("bi,ooi->boi", (3, 3, 4), (4,), (3, 4), shared=True),
+    "weight standardisation": standardised,
 }
 
 
@@ -114,7 +187,12 @@ def test_outputs_are_distributed_as_with_sampled_weights(case: Case) -> None:
 
     weights = mean + var.sqrt() * torch.randn(DRAWS, *mean.shape)
     direct = torch.func.vmap(lambda weight: module(x.unsqueeze(0), values={"w": weight}).squeeze(0))(weights)
-    local = module(x.expand(DRAWS, *case.row), values={"w": GaussianValue(mean, var)})
+    gaussian = {"w": GaussianValue(mean, var)}
+    rows = x.expand(DRAWS, *case.row)
+    if case.shared:
+        alone = torch.func.vmap(lambda row: module(row.unsqueeze(0), values=gaussian).squeeze(0), randomness="different")
+        assert torch.equal(*module(rows[:2], values=gaussian))
+    local = alone(rows) if case.shared else module(rows, values=gaussian)
 
     deviation = direct.std(0).clamp_min(1e-6)
     assert direct.shape == local.shape
@@ -167,7 +245,7 @@ def test_a_lookup_draws_noise_for_every_row_that_it_takes() -> None:
 def test_any_other_operator_samples_the_weight() -> None:
     nodes = [node("Tanh", ["w"], "bounded"), node("MatMul", ["x", "bounded"], "z"), node("MatMul", ["z", "v"], "y")]
     module = OnnxModule(model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 2]}, {"w": values(4, 3), "v": values(3, 2)}))
-    assert module.weight_names == ("v",)
+    assert module.weight_names == ("w", "v")
     weight = module.tensors()["w"]
     torch.manual_seed(7)
     first = module(torch.ones(2, 4), values={"w": GaussianValue(weight, torch.ones_like(weight))})
@@ -196,3 +274,13 @@ def test_a_tied_weight_is_one_tensor_in_both_places() -> None:
     noisy.sum().backward()
     assert weight.grad is not None
     assert not torch.allclose(noisy, plain)
+
+
+def test_a_weight_that_is_computed_with_is_drawn_once_for_all_that_read_it() -> None:
+    """Centred columns add up to 0 only where the mean that is taken off is that of the same draw."""
+    module = OnnxModule(standardised().model)
+    weight = module.tensors()["w"]
+    drawn = {"w": GaussianValue(weight, torch.ones_like(weight))}
+    torch.testing.assert_close(module(torch.ones(2, 6), values=drawn), torch.zeros(2, 3), rtol=0, atol=1e-5)
+    x = torch.randn(2, 6)
+    assert not torch.allclose(module(x, values=drawn), module(x, values=drawn))

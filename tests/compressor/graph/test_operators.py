@@ -1,63 +1,16 @@
 """Older forms of the operators, and what the node tests of ONNX leave open, against stock ONNX Runtime."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
-import onnxruntime
 import pytest
-import torch
 from onnx import ModelProto
 
 from compressor.errors import GraphTooLarge, UnsupportedModel
 from compressor.graph.ops import OPERATORS, supported_operators
 from compressor.graph.program import Program
 from compressor.graph.reader import read_graph
-from compressor.graph.tensors import to_torch
 from compressor.graph.validate import parse_model
 from tests.compressor.graph.models import model_of, node, values
-
-
-@dataclass(frozen=True)
-class Case:
-    """One node on random input; integers among the inputs are constants."""
-
-    operator: str
-    opset: int
-    shape: tuple[int, ...]
-    constants: tuple[object, ...] = ()
-    attributes: Mapping[str, object] = field(default_factory=dict)
-    outputs: int = 1
-
-    def __str__(self) -> str:
-        options = ",".join(f"{key}={value}" for key, value in self.attributes.items())
-        return f"{self.operator}-{self.opset}-{self.shape}-{self.constants}-{options}".replace(" ", "")
-
-    def model(self) -> ModelProto:
-        names = [f"c{index}" for index in range(len(self.constants))]
-        arrays = {name: np.array(value) for name, value in zip(names, self.constants, strict=True) if value is not None}
-        inputs = ["x", *(name if name in arrays else "" for name in names)]
-        outputs = [f"y{index}" for index in range(self.outputs)]
-        made = node(self.operator, inputs, outputs, **self.attributes)
-        return model_of([made], {"x": self.shape}, {name: [None] * len(self.shape) for name in outputs}, arrays, self.opset)
-
-
-def run_ours(model: ModelProto, x: np.ndarray) -> list[np.ndarray]:
-    graph = read_graph(model)
-    names = [info.name for info in graph.outputs]
-    program = Program(graph.nodes, names)
-    bound = [(program.slot("x"), torch.from_numpy(x))]
-    for name, constant in graph.constants.items():
-        loaded = constant.load()
-        assert loaded is not None
-        bound.append((program.slot(name), to_torch(*loaded)))
-    return [program.run(name, bound, training=False, device=torch.device("cpu")).numpy() for name in names]
-
-
-def run_stock(model: ModelProto, x: np.ndarray) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+from tests.compressor.graph.single_node import Case, assert_equals_onnx_runtime, run_ours, run_stock
 
 
 def cases() -> list[Case]:
@@ -132,12 +85,9 @@ def pooling_cases() -> list[Case]:
 
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_operator_equals_onnx_runtime(case: Case) -> None:
-    model = parse_model(case.model().SerializeToString())
-    x = np.abs(values(*case.shape)) + 0.1 if "Log" in case.operator and case.operator.startswith("Reduce") else values(*case.shape)
-    for ours, theirs in zip(run_ours(model, x), run_stock(model, x), strict=True):
-        assert ours.shape == theirs.shape
-        assert ours.dtype == theirs.dtype
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    x = values(*case.shape)
+    positive = "Log" in case.operator and case.operator.startswith("Reduce")
+    assert_equals_onnx_runtime(case, np.abs(x) + 0.1 if positive else x)
 
 
 def test_sequences_join_again() -> None:
