@@ -38,8 +38,9 @@ def check_file(path: Path) -> FileResult:
     reason = ""
     try:
         output, errors = process.communicate(timeout=_FILE_SECONDS)
+        last_line = errors.strip().rpartition("\n")[2]
         if process.returncode != 0:
-            reason = f"the process ended with {process.returncode}: {errors.strip().splitlines()[-1:]}"
+            reason = f"the process ended with {process.returncode}: {last_line}"
     except subprocess.TimeoutExpired:
         process.kill()
         output, _ = process.communicate()
