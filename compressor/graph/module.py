@@ -16,7 +16,7 @@ from compressor.graph.ops.layout import casts_to_integers
 from compressor.graph.ops.table import MAX_MADE_ELEMENTS, Flow
 from compressor.graph.program import Program
 from compressor.graph.reader import Graph, read_graph
-from compressor.graph.roles import Role, roles_of, treatments_of
+from compressor.graph.roles import Role, numbers_of, roles_of, treatments_of
 from compressor.graph.tensors import FLOAT_TYPES, in_compute, to_torch, torch_dtype
 
 # Rows of the trial run that every module makes once, and how far a batch may differ from its rows taken one by one.
@@ -80,6 +80,7 @@ class OnnxModule(nn.Module):
         program = Program(nodes, outputs, floats)
         inputs = [spec.name for spec in self.inputs]
         roles = roles_of(nodes, outputs, floats, inputs)
+        numbers = numbers_of(nodes)
         parameters: list[_Binding] = []
         buffers: list[_Binding] = []
         host: list[tuple[int, Tensor]] = []
@@ -89,7 +90,7 @@ class OnnxModule(nn.Module):
                 key = f"p{len(parameters)}"
                 self.register_parameter(key, nn.Parameter(tensor))
                 parameters.append(_Binding(name, slot, key))
-            elif name in roles and tensor.dim() > 0:
+            elif name in roles and name not in numbers and tensor.dim() > 0:
                 key = f"c{len(buffers)}"
                 self.register_buffer(key, tensor)
                 buffers.append(_Binding(name, slot, key))

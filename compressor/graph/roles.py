@@ -57,6 +57,17 @@ def roles_of(nodes: Sequence[Node], outputs: Collection[str], floats: Mapping[st
     return {name: _role(uses[name], array) for name, array in floats.items()}
 
 
+def numbers_of(nodes: Sequence[Node]) -> set[str]:
+    """The values that are only read as plain numbers (shapes, scales, bounds), and so belong on the CPU."""
+    numbers: set[str] = set()
+    others: set[str] = set()
+    for node in nodes:
+        settings = OPERATORS[node.op_type].settings
+        for slot, name in enumerate(node.inputs):
+            (numbers if slot in settings else others).add(name)
+    return numbers - others
+
+
 def treatments_of(
     nodes: Sequence[Node], outputs: Collection[str], weights: Collection[str], inputs: Collection[str]
 ) -> dict[str, frozenset[Flow]]:

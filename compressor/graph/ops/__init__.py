@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from compressor.graph.ops import (
     activation,
     arithmetic,
+    attention,
+    bitwise,
     comparison,
     contraction,
+    folding,
     indexing,
     layout,
     linear,
@@ -15,6 +18,9 @@ from compressor.graph.ops import (
     pooling,
     recurrent,
     reduction,
+    resize,
+    sampling,
+    scatter,
     sequence,
     shape,
 )
@@ -22,18 +28,24 @@ from compressor.graph.ops.table import OPERATORS, Flow, Operator
 
 FAMILIES = (
     linear,
+    contraction,
     recurrent,
     layout,
     arithmetic,
     activation,
     comparison,
-    contraction,
+    bitwise,
     pooling,
     normalization,
+    attention,
     reduction,
     shape,
     indexing,
+    scatter,
     padding,
+    folding,
+    resize,
+    sampling,
     sequence,
 )
 

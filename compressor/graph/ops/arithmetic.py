@@ -74,3 +74,17 @@ def clip(node: Node) -> Run:
         return torch.clamp(x, low, high)
 
     return run
+
+
+@operator("CumSum", settings=(1,))
+def cumulative_sum(node: Node) -> Run:
+    exclusive, reverse = bool(node.int("exclusive", 0)), bool(node.int("reverse", 0))
+
+    def run(x: Tensor, axis: Tensor) -> Tensor:
+        dim = int(axis)
+        y = (x.flip(dim) if reverse else x).cumsum(dim, dtype=x.dtype)
+        if exclusive:  # each sum without its own element: moved by one, not subtracted, which would lose digits
+            y = torch.cat([torch.zeros_like(y.narrow(dim, 0, 1)), y.narrow(dim, 0, y.shape[dim] - 1)], dim)
+        return y.flip(dim) if reverse else y
+
+    return run

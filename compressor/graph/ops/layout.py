@@ -162,3 +162,23 @@ def space_to_depth(node: Node) -> Run:
         return blocks.reshape(n, c * block * block, h // block, w // block)
 
     return run
+
+
+@operator("Trilu", flow=Flow.LAYOUT, settings=(1,))
+def trilu(node: Node) -> Run:
+    keep = torch.triu if node.int("upper", 1) else torch.tril
+    return lambda x, diagonal=None: keep(x, 0 if diagonal is None else int(diagonal))
+
+
+@operator("ReverseSequence", flow=Flow.LAYOUT, frozen=(1,))
+def reverse_sequence(node: Node) -> Run:
+    batch_axis, time_axis = node.int("batch_axis", 1), node.int("time_axis", 0)
+
+    def run(x: Tensor, lengths: Tensor) -> Tensor:
+        moved = x.movedim((time_axis, batch_axis), (0, 1))
+        time = torch.arange(len(moved), device=x.device)[:, None]
+        sources = torch.where(time < lengths, lengths - 1 - time, time)
+        places = sources.reshape(*sources.shape, *[1] * (x.dim() - 2)).expand(moved.shape)
+        return moved.gather(0, places).movedim((0, 1), (time_axis, batch_axis))
+
+    return run

@@ -45,7 +45,8 @@ def conv_transpose(node: Node) -> Run:
         full = [s * (n - 1) + o + (k - 1) * d + 1 for s, n, o, k, d in zip(stride, x.shape[2:], extra, w.shape[2:], dilation, strict=True)]
         wanted = output_shape
         if wanted is None and auto_pad.startswith("SAME"):
-            wanted = [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
+            # A kernel shorter than its stride gives less; ONNX Runtime does not fill that up.
+            wanted = [min(n * s, f) for n, s, f in zip(x.shape[2:], stride, full, strict=True)]
         begin, end = (pads or [0] * 2 * rank)[:rank], (pads or [0] * 2 * rank)[rank:]
         if wanted is not None:
             total = [f - size for f, size in zip(full, wanted[-rank:], strict=True)]

@@ -62,6 +62,19 @@ def layer_normalization(node: Node) -> Run:
     return run
 
 
+@operator("RMSNormalization", parameters=(1,))
+def rms_normalization(node: Node) -> Run:
+    epsilon, axis = node.float("epsilon", 1e-5), node.int("axis", -1)
+    stash_type = compute_dtype(node.int("stash_type", 1), node.label)
+
+    def run(x: Tensor, scale: Tensor) -> Tensor:
+        axes = tuple(range(axis if axis >= 0 else axis + x.dim(), x.dim()))
+        exact = x.to(stash_type)
+        return (exact * torch.rsqrt((exact * exact).mean(axes, keepdim=True) + epsilon)).to(x.dtype) * scale
+
+    return run
+
+
 @operator("LRN")
 def local_response_normalization(node: Node) -> Run:
     size = node.int("size", 1)

@@ -1,4 +1,4 @@
-"""Pad, in all its modes."""
+"""Pad in all its modes, and CenterCropPad."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from compressor.graph.gaussian import Run
 from compressor.graph.node import Node
-from compressor.graph.ops.table import check_elements, operator
+from compressor.graph.ops.table import Flow, check_elements, operator
 
 
 @operator("Pad", settings=(1, 2, 3))
@@ -27,6 +27,25 @@ def pad(node: Node) -> Run:
                 taken = torch.arange(-begin[axis], x.shape[axis] + end[axis], device=x.device)
                 x = x.index_select(axis, _source(taken, x.shape[axis], mode))
         return x
+
+    return run
+
+
+@operator("CenterCropPad", flow=Flow.LAYOUT, settings=(1,))
+def center_crop_pad(node: Node) -> Run:
+    attribute = node.ints("axes")
+
+    def run(x: Tensor, shape: Tensor) -> Tensor:
+        wanted = list(x.shape)
+        for axis, size in zip(attribute or range(x.dim()), shape.tolist(), strict=True):
+            wanted[axis] = size
+        check_elements(node, wanted)
+        pads = []
+        for before, after in zip(reversed(x.shape), reversed(wanted), strict=True):
+            # Cut or padded on both sides alike, with the odd element at the end.
+            begin = (after - before) // 2 if after > before else -((before - after) // 2)
+            pads += [begin, after - before - begin]
+        return F.pad(x, pads)
 
     return run
 

@@ -1,29 +1,71 @@
 """Pooling over sliding windows and over whole planes."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from compressor.graph.gaussian import Run
 from compressor.graph.node import Node
-from compressor.graph.ops.table import operator, plain_operators
+from compressor.graph.ops.table import check_elements, operator, plain_operators
 from compressor.graph.ops.window import ResolvedWindow, Window
 
 _MAX_POOL = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
+_MAX_POOL_WITH_PLACES = (F.max_pool1d_with_indices, F.max_pool2d_with_indices, F.max_pool3d_with_indices)
 _AVERAGE_POOL = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 _CONV = (F.conv1d, F.conv2d, F.conv3d)
 
 
-@operator("MaxPool")
+@operator("MaxPool", multiple=True, steps=(1,))
 def max_pool(node: Node) -> Run:
     kernel, window = _kernel(node), Window(node)
+    with_places = len(node.outputs) > 1 and node.outputs[1] != ""
+    column_major = bool(node.int("storage_order", 0))
 
-    def run(x: Tensor) -> Tensor:
+    def run(x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         at = window.resolve(x.shape[2:], kernel)
-        padding = at.begin
-        if not _fits_torch(at, x.shape[2:]):
-            x, padding = _fit(x, at, float("-inf")), [0] * len(kernel)
-        return _MAX_POOL[len(kernel) - 1](x, kernel, at.strides, padding, at.dilations)
+        if _fits_torch(at, x.shape[2:]):
+            padded, padding, moved = x, at.begin, [0] * len(kernel)
+        else:
+            padded, padding, moved = _fit(x, at, float("-inf")), [0] * len(kernel), at.begin
+        if not with_places:
+            return _MAX_POOL[len(kernel) - 1](padded, kernel, at.strides, padding, at.dilations)
+        y, places = _MAX_POOL_WITH_PLACES[len(kernel) - 1](padded, kernel, at.strides, padding, at.dilations)
+        return y, _places_in_tensor(x.shape, places, padded.shape, moved, column_major)
+
+    return run
+
+
+def _places_in_tensor(shape: torch.Size, places: Tensor, padded: torch.Size, moved: list[int], column_major: bool) -> Tensor:
+    """Places in a plane of the shape `padded`, into which the plane of `shape` was moved, as places in the whole tensor."""
+    axes = range(2, len(shape))
+    positions: dict[int, Tensor] = {}
+    for axis in reversed(axes):
+        positions[axis] = places % padded[axis] - moved[axis - 2]
+        places = places // padded[axis]
+    found = torch.arange(shape[:2].numel(), device=places.device).reshape(*shape[:2], *[1] * len(axes)) * shape[2:].numel()
+    stride = 1
+    for axis in axes if column_major else reversed(axes):
+        found = found + positions[axis] * stride
+        stride *= shape[axis]
+    return found
+
+
+@operator("MaxUnpool", settings=(2,), frozen=(1,))
+def max_unpool(node: Node) -> Run:
+    kernel = _kernel(node)
+    strides, pads = node.ints("strides") or [1] * len(kernel), node.ints("pads") or [0] * 2 * len(kernel)
+    cut = [begin + end for begin, end in zip(pads[: len(kernel)], pads[len(kernel) :], strict=True)]
+
+    def run(x: Tensor, places: Tensor, output_shape: Tensor | None = None) -> Tensor:
+        sizes = [(n - 1) * s - c + k for n, s, c, k in zip(x.shape[2:], strides, cut, kernel, strict=True)]
+        wanted: list[int] = [*x.shape[:2], *sizes] if output_shape is None else output_shape.tolist()
+        check_elements(node, [*x.shape[:2], *sizes])
+        check_elements(node, wanted)
+        flat = x.new_zeros(math.prod([*x.shape[:2], *sizes])).scatter(0, places.flatten(), x.flatten())
+        missing = [pad for size, full in zip(reversed(sizes), reversed(wanted), strict=False) for pad in (0, full - size)]
+        return F.pad(flat.reshape(*x.shape[:2], *sizes), missing)
 
     return run
 

@@ -78,12 +78,15 @@ def _layer(node: Node, make_cell: MakeCell, *, states: int = 1, joins_biases: bo
         peepholes: Tensor | None = None,
     ) -> State:
         x, r, b, h, c, peepholes = (sampled(value) for value in (x, r, b, h, c, peepholes))
+        if x.dim() != 3:
+            raise ValueError(f"an input of {x.dim()} dimensions, not 3")
         if batch_first:
             x = x.transpose(0, 1)
             h, c = (None if value is None else value.transpose(0, 1) for value in (h, c))
         zeros = x.new_zeros(len(backward), x.shape[1], r.shape[-1])
         state = tuple(zeros if value is None else value for value in (h, c)[:states])
-        if has_torch_form and lengths is None and peepholes is None and isinstance(w, Tensor) and _torch_is_faster(x, w, r, b, *state):
+        plain = has_torch_form and lengths is None and peepholes is None
+        if plain and isinstance(w, Tensor) and _suits_torch(len(backward), x, w, r, b, state):
             y, state = _torch_lstm(x, w, r, b, state)
         else:
             inside = None if lengths is None else _inside(len(x), lengths)
@@ -179,12 +182,21 @@ def _rnn_cell(clip: Function, functions: Sequence[Function], r: Tensor, bias: No
     return lambda projected, hidden: (f(clip(torch.addmm(projected, hidden, r))),)
 
 
-def _torch_is_faster(*tensors: Tensor | None) -> bool:
-    """On a CPU torch.lstm takes a half to a quarter of the time of the loop, backwards included; inside vmap it does not run.
+def _suits_torch(directions: int, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, state: State) -> bool:
+    """Whether torch.lstm runs, and is worth it.
 
-    Of GRU and RNN the loop is as fast as torch's own (seq 32, batch 128, hidden 64).
+    On a CPU it takes a half to a quarter of the time of the loop, backwards included; inside vmap it does not run. Of GRU and RNN the
+    loop is as fast as torch's own (seq 32, batch 128, hidden 64). The shapes are the file's: torch.lstm does not check them, and a wrong
+    one ends the process.
     """
-    return all(tensor is None or (tensor.device.type == "cpu" and not is_batchedtensor(tensor)) for tensor in tensors)
+    (_, batch, inputs), size = x.shape, r.shape[-1]
+    wanted: list[tuple[Tensor, tuple[int, ...]]] = [(w, (directions, 4 * size, inputs)), (r, (directions, 4 * size, size))]
+    wanted += [(value, (directions, batch, size)) for value in state]
+    wanted += [] if b is None else [(b, (directions, 8 * size))]
+    alike = all(value.shape == shape and value.dtype == x.dtype for value, shape in wanted)
+    return alike and all(
+        value.numel() > 0 and value.device.type == "cpu" and not is_batchedtensor(value) for value, _ in [*wanted, (x, ())]
+    )
 
 
 def _torch_lstm(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, state: State) -> tuple[Tensor, State]:

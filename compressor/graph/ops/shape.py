@@ -10,7 +10,7 @@ from torch import Tensor
 from compressor.graph.gaussian import Run
 from compressor.graph.node import Node
 from compressor.graph.ops.table import check_elements, operator, plain_operators
-from compressor.graph.tensors import to_torch
+from compressor.graph.tensors import compute_dtype, to_torch
 
 plain_operators(__name__, {"Size": lambda x: torch.tensor(x.numel())}, settings=(0,))
 
@@ -31,6 +31,18 @@ def constant_of_shape(node: Node) -> Run:
         wanted: list[int] = sizes.tolist()
         check_elements(node, wanted)
         return torch.full(wanted, fill, dtype=dtype)
+
+    return run
+
+
+@operator("EyeLike", settings=(0,))
+def eye_like(node: Node) -> Run:
+    kind, diagonal = node.attributes.get("dtype"), node.int("k", 0)
+    dtype = None if kind is None else compute_dtype(kind, node.label)
+
+    def run(x: Tensor) -> Tensor:
+        check_elements(node, x.shape)
+        return torch.ones(x.shape).triu(diagonal).tril(diagonal).to(x.dtype if dtype is None else dtype)
 
     return run
 

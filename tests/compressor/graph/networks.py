@@ -13,20 +13,10 @@ import torch.nn.functional as F
 from onnx import ModelProto
 from torch import Tensor, nn
 
+from tests.compressor.graph.modules import Network
+from tests.compressor.graph.sequence_networks import SEQUENCE_NETWORKS
+
 BATCH = 3
-
-
-class Network(nn.Module):
-    """Modules and a function over them: a network in a few lines."""
-
-    def __init__(self, function: Callable[[Any, Tensor], Tensor], shape: tuple[int, ...], **parts: nn.Module | nn.Parameter) -> None:
-        super().__init__()
-        self.function, self.shape = function, shape
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(self, x)
 
 
 def mlp() -> Network:
@@ -172,7 +162,7 @@ def products() -> Network:
 
 NETWORKS: dict[str, Callable[[], Network]] = {
     make.__name__: make for make in (mlp, lenet, vgg, resnet, mobilenet, shapes, activations, volume, products)
-}
+} | SEQUENCE_NETWORKS
 
 _DYNAMIC = {0: torch.export.Dim.DYNAMIC}
 _LEGACY = {"dynamo": False, "input_names": ["x"], "dynamic_axes": {"x": {0: "batch"}}}
@@ -185,9 +175,20 @@ EXPORTERS: dict[str, dict[str, Any]] = {
     "legacy-11": _LEGACY | {"opset_version": 11},
     "legacy-13": _LEGACY | {"opset_version": 13},
     "legacy-17": _LEGACY | {"opset_version": 17},
+    "legacy-18": _LEGACY | {"opset_version": 18},
     "legacy-static": {"dynamo": False, "opset_version": 14},
     "legacy-training": _LEGACY | {"training": torch.onnx.TrainingMode.TRAINING, "do_constant_folding": False},
 }
+
+# What the exporters warn of in their own code.
+_WARNINGS = (
+    "ONNX Preprocess",
+    "Constant folding",
+    "Exporting a model to ONNX with a batch_size",
+    "The tensor attributes self",
+    "Warning: ONNX export of embedding with padding_idx",
+    "The .grad attribute of a Tensor that is not a leaf",
+)
 
 
 @cache
@@ -212,7 +213,7 @@ def exported(name: str, exporter: str) -> bytes:
     """The network called `name` as an ONNX file."""
     options = EXPORTERS[exporter]
     rows = 1 if exporter.endswith("static") else BATCH
-    return export(network(name), torch.randn(rows, *network(name).shape), **options)
+    return export(network(name), network(name).rows(rows), **options)
 
 
 def export(module: nn.Module, x: Tensor, **options: Any) -> bytes:
@@ -223,7 +224,8 @@ def export(module: nn.Module, x: Tensor, **options: Any) -> bytes:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", message="ONNX Preprocess|Constant folding", category=UserWarning)
+        for own in _WARNINGS:
+            warnings.filterwarnings("ignore", message=own, category=UserWarning)
         torch.onnx.export(module, (x,), file, verbose=False, **options)
     return file.getvalue()
 

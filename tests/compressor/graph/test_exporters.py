@@ -24,11 +24,15 @@ EXPORTS = [
     *((name, "legacy-17") for name in ("mlp", "lenet", "resnet", "mobilenet", "shapes", "activations", "volume", "products")),
     *((name, "legacy-static") for name in ("mlp", "lenet", "resnet", "products")),
     *((name, "legacy-training") for name in ("mlp", "resnet", "mobilenet", "activations")),
+    *((name, "dynamo") for name in ("lstm", "gru", "embedding", "encoder", "attention", "unet", "folding")),
+    *((name, "dynamo-unoptimised") for name in ("lstm", "rnn", "attention")),
+    *((name, "dynamo-static") for name in ("gru", "encoder")),
+    *((name, "legacy-11") for name in ("lstm", "gru", "embedding", "unet")),
+    *((name, "legacy-17") for name in ("lstm", "gru", "rnn", "embedding", "encoder", "attention", "unet")),
+    *((name, "legacy-static") for name in ("lstm", "gru", "embedding", "encoder", "attention")),
+    *((name, "legacy-training") for name in ("gru", "encoder", "attention")),
+    ("folding", "legacy-18"),
 ]
-
-
-def rows_of(name: str, count: int = 5) -> torch.Tensor:
-    return torch.randn(count, *network(name).shape, generator=torch.Generator().manual_seed(2))
 
 
 def run_stock(model: ModelProto, x: np.ndarray, batch: int | None) -> np.ndarray:
@@ -45,7 +49,7 @@ def run_stock(model: ModelProto, x: np.ndarray, batch: int | None) -> np.ndarray
 def test_a_network_runs_as_in_onnx_runtime(name: str, exporter: str) -> None:
     model = parse_model(exported(name, exporter))
     module = OnnxModule(model).eval()
-    x = rows_of(name)
+    x = network(name).rows(5)
 
     got = module(x)
     expected = run_stock(write_arrays(model, {}), x.numpy(), module.static_batch)
@@ -81,10 +85,10 @@ class OneDevice(TorchDispatchMode):
 @pytest.mark.parametrize(("name", "exporter"), [export for export in EXPORTS if export[1] in ("legacy-17", "dynamo", "dynamo-unoptimised")])
 def test_shapes_stay_on_the_cpu_while_the_data_are_elsewhere(name: str, exporter: str) -> None:
     module = OnnxModule(parse_model(exported(name, exporter)))
-    expected = module(rows_of(name)).shape
-    x = torch.empty(5, *network(name).shape, device="meta")
+    x = network(name).rows(5)
+    expected = module(x).shape
     with OneDevice():
-        result = module.to("meta")(x)
+        result = module.to("meta")(x.to("meta"))
     assert result.shape == expected
     assert result.device.type == "meta"
 
@@ -102,5 +106,5 @@ def test_changed_weights_come_back_in_onnx_runtime() -> None:
         for tensor in module.tensors().values():
             tensor.mul_(torch.rand_like(tensor))
     written = write_arrays(model, {key: tensor.detach().numpy() for key, tensor in module.tensors().items()})
-    x = rows_of("lenet")
+    x = network("lenet").rows(5)
     np.testing.assert_allclose(module(x).detach().numpy(), run_stock(written, x.numpy(), None), rtol=1e-4, atol=1e-6)

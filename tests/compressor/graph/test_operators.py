@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from compressor.errors import GraphTooLarge, UnsupportedModel
 from compressor.graph.ops import OPERATORS, supported_operators
@@ -53,13 +53,48 @@ def cases() -> list[Case]:
         Case("GlobalAveragePool", 11, (2, 3, 4)),
         Case("GlobalMaxPool", 11, (2, 3, 4, 2, 2)),
         Case("LRN", 13, (2, 7, 3, 3), (), {"size": 5, "alpha": 0.1, "beta": 0.6, "bias": 2.0}),
+        *(
+            Case("BatchNormalization", opset, (2, 3, 4), (values(3), values(3), values(3), np.ones(3, np.float32)))
+            for opset in (11, 14, 15)
+        ),
         Case("GroupNormalization", 21, (2, 6, 3), (values(6), values(6, seed=1)), {"num_groups": 2}),
     ]
     for mode in ("constant", "reflect", "edge"):
         found += [Case("Pad", 11, (3, 4), ([1, 2, 2, 3],), {"mode": mode}), Case("Pad", 11, (3, 4), ([0, -1, 1, 2],), {"mode": mode})]
     found += [Case("Pad", 11, (3, 4), ([1, 0, 0, 2], np.float32(3.5))), Case("Pad", 18, (3, 4), ([1, 2], None, [-1]))]
     found += [Case("Pad", 19, (3, 4), ([2, 5, 3, 4],), {"mode": "wrap"})]
-    return found + pooling_cases()
+    return found + transposed_cases() + image_cases() + pooling_cases()
+
+
+def transposed_cases() -> list[Case]:
+    found = []
+    for auto_pad in ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"):
+        options: list[dict[str, object]] = [{}, {"output_padding": [1, 1]}, {"output_shape": [9, 16]}, {"dilations": [2, 1]}]
+        for kernel in ((3, 2), (2, 4), (1, 1)):
+            weight = values(2, 3, *kernel)
+            attributes = [{"auto_pad": auto_pad, "strides": [2, 3], **option} for option in options]
+            found += [Case("ConvTranspose", opset, (1, 2, 5, 6), (weight,), given) for opset in (11, 22) for given in attributes]
+    return found
+
+
+def image_cases() -> list[Case]:
+    grid = values(2, 4, 5, 2, seed=1)
+    found = []
+    for opset, modes in ((16, ("bilinear", "nearest", "bicubic")), (20, ("linear", "nearest", "cubic"))):
+        for mode in modes:
+            for padding in ("zeros", "border", "reflection"):
+                attributes = {"mode": mode, "padding_mode": padding, "align_corners": int(padding == "border")}
+                found.append(Case("GridSample", opset, (2, 3, 6, 7), (grid,), attributes))
+    found += [Case("GridSample", 20, (2, 3, 4, 5, 6), (values(2, 2, 3, 4, 3),), {"mode": "linear"})]
+    for align_corners in (0, 1):
+        found += [Case("AffineGrid", 20, (2, 2, 3), (np.array([2, 3, 4, 5]),), {"align_corners": align_corners}, ranks=(4,))]
+        found += [Case("AffineGrid", 20, (2, 3, 4), (np.array([2, 3, 4, 5, 6]),), {"align_corners": align_corners}, ranks=(5,))]
+    uneven = {"pads": [1, 0, 2, 1], "strides": [2, 1], "dilations": [1, 2]}
+    found += [
+        Case("Col2Im", 18, (2, 12, 24), (np.array([5, 6]), np.array([2, 3])), {"strides": [1, 1], "pads": [1, 0, 1, 0]}, ranks=(4,)),
+        Case("Col2Im", 18, (2, 12, 12), (np.array([5, 6]), np.array([2, 3])), uneven, ranks=(4,)),
+    ]
+    return found
 
 
 def pooling_cases() -> list[Case]:
@@ -80,6 +115,11 @@ def pooling_cases() -> list[Case]:
     found += [Case("MaxPool", 12, shape, (), {"kernel_shape": [3, 2], "dilations": [2, 3], "pads": [1, 1, 0, 1]})]
     found += [Case("AveragePool", 19, shape, (), {"kernel_shape": [3, 2], "dilations": [2, 3], "pads": [1, 1, 2, 1]})]
     found += [Case("AveragePool", 11, (2, 3, 9), (), {"kernel_shape": [4], "strides": [3], "pads": [1, 2]})]
+    places: dict[str, int] = {"y1": TensorProto.INT64}
+    for storage_order in (0, 1):
+        found += [Case("MaxPool", 12, shape, (), {**window, "storage_order": storage_order}, 2, types=places) for window in windows]
+    found += [Case("MaxPool", 11, (2, 3, 9), (), {"kernel_shape": [4], "pads": [1, 2]}, 2, types=places)]
+    found += [Case("MaxPool", 12, (1, 2, 4, 5, 6), (), {"kernel_shape": [2, 3, 2], "pads": [0, 1, 1, 1, 0, 0]}, 2, types=places)]
     return found
 
 
@@ -129,8 +169,8 @@ def test_tensors_made_out_of_nothing_are_capped(model: ModelProto) -> None:
 
 
 def test_a_second_output_that_is_not_supported_is_refused() -> None:
-    nodes = [node("MaxPool", ["x"], ["y", "places"], kernel_shape=[2]), node("Cast", ["places"], "z", to=1)]
-    graph = read_graph(model_of(nodes, {"x": [1, 1, 4]}, {"z": [1, 1, 3]}))
+    nodes = [node("LayerNormalization", ["x", "scale"], ["y", "mean"]), node("Neg", ["mean"], "z")]
+    graph = read_graph(model_of(nodes, {"x": [1, 4]}, {"z": [1, 1]}, {"scale": values(4)}))
     with pytest.raises(UnsupportedModel, match="only the first output"):
         Program(graph.nodes, ["z"])
 

@@ -163,3 +163,24 @@ def test_the_way_of_torch_and_the_loop_give_the_same() -> None:
         gradients.append([tensor.grad for tensor in module.tensors().values()])
     torch.testing.assert_close(module(x), module(x, values=still), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_shapes_that_do_not_fit_are_errors() -> None:
+    """torch.lstm would end the process."""
+    run = OPERATORS["LSTM"].build(Node.from_proto(node("LSTM", ["x", "w", "r"], "y", hidden_size=HIDDEN), 14))
+    x, w, r = torch.zeros(STEPS, BATCH, INPUT), torch.zeros(1, 4 * HIDDEN, INPUT), torch.zeros(1, 4 * HIDDEN, HIDDEN)
+    state = torch.zeros(1, BATCH + 1, HIDDEN)
+    wrong: list[tuple[torch.Tensor | None, ...]] = [
+        (x, w[..., 1:], r),
+        (x, w[:, 1:], r),
+        (x, w, r[..., 1:]),
+        (x[0], w, r),
+        (x, w, r, torch.zeros(1, 7 * HIDDEN)),
+        (x, w, r, None, None, state),
+        (x, w, r, None, None, None, state[:, :-1, 1:]),
+        (x, w.double(), r),
+    ]
+    for inputs in wrong:
+        with pytest.raises((RuntimeError, ValueError, IndexError)):
+            run(*inputs)
+    assert run(x, w, r)[0].shape == (STEPS, 1, BATCH, HIDDEN)

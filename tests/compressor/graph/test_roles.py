@@ -17,6 +17,7 @@ BLOCKED = {
     "integers": [node("Cast", ["v_x"], "i", to=TensorProto.INT32), node("Cast", ["i"], "b", to=TensorProto.FLOAT)],
     "Hardmax": [node("Hardmax", ["v_x"], "b")],
     "Round": [node("Round", ["v_x"], "b")],
+    "TopK": [node("TopK", ["v_x", "three"], ["", "i"]), node("Cast", ["i"], "b", to=TensorProto.FLOAT)],
 }
 
 
@@ -26,6 +27,7 @@ def test_what_no_gradient_reaches_is_fixed(steps: list[NodeProto], reused: bool)
     nodes = [node("MatMul", ["x", "v"], "v_x"), *steps, node("MatMul", ["x", "w"], "w_x"), node("Add", ["w_x", "b"], "sum")]
     nodes += [node("MatMul", ["sum", "v"], "y")] if reused else [node("Identity", ["sum"], "y")]
     arrays = {"v": values(3, 3), "w": values(3, 3, seed=1), "zero": np.zeros(1, np.float32), "one": np.ones(1, np.float32)}
+    arrays |= {"three": np.array([3])}
     module = OnnxModule(model_of(nodes, {"x": ["n", 3]}, {"y": ["n", 3]}, arrays))
     assert set(module.weight_names) == ({"v", "w"} if reused else {"w"})
     assert module.tensors().keys() == set(module.weight_names)
