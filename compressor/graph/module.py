@@ -44,7 +44,8 @@ class OnnxModule(nn.Module):
     """Runs a model that parse_model has let through, with its float constants as parameters.
 
     Parameters are called p0, p1, ... and buffers c0, c1, ...: no string of the file becomes an attribute. Batch normalisation uses the
-    stored statistics, which stay fixed; half precision is computed in float32.
+    stored statistics, which stay fixed; half precision is computed in float32. `treatments` says how a Gaussian value of each weight is
+    drawn where it is read.
 
     Args:
         model: from parse_model.

@@ -21,7 +21,9 @@ def gather(node: Node) -> Run:
         axis = attribute % data.dim()
         # A constant of no dimensions stays on the CPU, wherever the data are.
         rows = from_start(indices, data.shape[axis]).reshape(-1).to(data.device)
-        return data.index_select(axis, rows).reshape(data.shape[:axis] + indices.shape + data.shape[axis + 1 :])
+        shape = data.shape[:axis] + indices.shape + data.shape[axis + 1 :]
+        check_elements(node, shape)
+        return data.index_select(axis, rows).reshape(shape)
 
     return run
 
@@ -39,6 +41,7 @@ def gather_nd(node: Node) -> Run:
     def run(data: Tensor, indices: Tensor) -> Tensor:
         last = [from_start(index, data.shape[batch_dims + axis]) for axis, index in enumerate(indices.unbind(-1))]
         rank = indices.dim() - 1
+        check_elements(node, indices.shape[:-1] + data.shape[batch_dims + len(last) :])
         batch = [
             torch.arange(data.shape[axis], device=indices.device).reshape([-1 if axis == other else 1 for other in range(rank)])
             for axis in range(batch_dims)

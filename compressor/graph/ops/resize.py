@@ -20,6 +20,10 @@ _NEAREST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+# Taps of one element at most: shrinking further than a thousandfold without aliasing is no layer of a network.
+_MAX_TAPS = 2**12
+
+
 @dataclass(frozen=True)
 class _Axis:
     """One axis and its new size; `start` and `end` of the region to resize are parts of the axis.
@@ -64,10 +68,12 @@ def resize(node: Node) -> Run:
             check_elements(node, shape)
         if 0 in shape:
             return x.new_zeros(shape)
-        if axes not in cache:  # kept, since a training run asks for the same sizes every step
+        found = cache.get(axes)
+        if found is None:  # kept, since a training run asks for the same sizes every step
+            found = [filters.taps(axis) for axis in axes]
             cache.clear()
-            cache[axes] = [filters.taps(axis) for axis in axes]
-        for axis, taps in zip(axes, cache[axes], strict=True):
+            cache[axes] = found
+        for axis, taps in zip(axes, found, strict=True):
             x = _apply(x, axis.axis, taps, extrapolation)
         return x
 
@@ -78,6 +84,7 @@ class _Filter:
     """The attributes of a node that say which elements an output element is made of."""
 
     def __init__(self, node: Node) -> None:
+        self._node = node
         self._mode = node.string("mode", "nearest")
         self._coordinates = node.string("coordinate_transformation_mode", "half_pixel")
         self._nearest = _NEAREST[node.string("nearest_mode", "round_prefer_floor")]
@@ -104,6 +111,8 @@ class _Filter:
         # Where it shrinks without aliasing, the kernel is as much wider.
         stretch = min(float(axis.scale), 1.0) if self._antialias else 1.0
         reach = -int(np.floor(-(1 if self._mode == "linear" else 2) / stretch) + 1)
+        if 2 * reach + 2 > _MAX_TAPS:
+            raise self._node.unsupported(f"antialiasing over {2 * reach + 2:,} elements")
         offsets = np.arange(-reach, reach + 2)[:, None]
         left = np.ceil(position) - 1
         distance = np.abs(offsets - (position - left).astype(np.float64)) * stretch

@@ -107,7 +107,9 @@ def test_what_was_pooled_comes_back_to_its_place() -> None:
         ("OneHot", {}, (torch.zeros(4, dtype=torch.int64), torch.tensor(2**30), torch.zeros(2))),
         ("EyeLike", {}, (torch.empty(2**15, 2**15, device="meta"),)),
         ("CenterCropPad", {}, (torch.zeros(2, 2), torch.tensor([2**15, 2**15]))),
-        ("Col2Im", {}, (torch.zeros(1, 4, 1), torch.tensor([2**15, 2**15]), torch.tensor([2, 2]))),
+        ("Col2Im", {}, (torch.empty(1, 1, 2**30, device="meta"), torch.tensor([2**15, 2**15]), torch.tensor([1, 1]))),
+        ("Gather", {}, (torch.empty(2, 2**15, device="meta"), torch.empty(2**15, dtype=torch.int64, device="meta"))),
+        ("GatherND", {}, (torch.empty(2, 2**15, device="meta"), torch.empty(2**15, 1, dtype=torch.int64, device="meta"))),
         ("GridSample", {}, (torch.zeros(1, 1, 2, 2), torch.empty(1, 2**15, 2**15, 2, device="meta"))),
         ("AffineGrid", {}, (torch.zeros(1, 2, 3), torch.tensor([1, 1, 2**15, 2**15]))),
         ("MaxUnpool", {"kernel_shape": [2], "strides": [2**30]}, (torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.int64))),
@@ -120,3 +122,9 @@ def test_what_is_much_larger_than_its_inputs_is_capped(operator: str, attributes
     run = OPERATORS[operator].build(Node.from_proto(node(operator, ["x"] * len(inputs), "y", **attributes), 23))
     with pytest.raises(GraphTooLarge, match="elements"):
         run(*inputs)
+
+
+def test_blocks_that_do_not_fit_the_image_are_an_error() -> None:
+    run = OPERATORS["Col2Im"].build(Node.from_proto(node("Col2Im", ["x"] * 3, "y"), 18))
+    with pytest.raises(ValueError, match="blocks of 4096 elements"):
+        run(torch.zeros(1, 4, 1), torch.tensor([2**14, 2**14]), torch.tensor([2**6, 2**6]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from compressor.errors import GraphTooLarge
+from compressor.errors import GraphTooLarge, UnsupportedModel
 from compressor.graph.node import Node
 from compressor.graph.ops import OPERATORS
 from tests.compressor.graph.models import node, values
@@ -75,6 +75,12 @@ def test_a_scale_that_leaves_nothing_gives_an_empty_tensor() -> None:
     assert run(torch.zeros(2, 4), None, torch.tensor([1.0, 1e-9])).shape == (2, 0)
     with pytest.raises(ValueError, match="scales"):
         run(torch.zeros(2, 4), None, torch.tensor([1.0, 0.0]))
+
+
+def test_an_endless_filter_is_refused() -> None:
+    run = OPERATORS["Resize"].build(Node.from_proto(node("Resize", ["x", "", "", "sizes"], "y", mode="linear", antialias=1), 19))
+    with pytest.raises(UnsupportedModel, match="antialiasing over"):
+        run(torch.zeros(1, 2**14), None, None, torch.tensor([1, 1]))
 
 
 def test_gradients_reach_every_element_of_an_enlarged_input() -> None:
