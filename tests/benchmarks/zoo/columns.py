@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, mse_loss
 
 from compressor.artifacts import runtime, sparse_onnx
 from compressor.graph.module import OnnxModule
 from compressor.graph.validate import parse_model
 from compressor.graph.write import float_tensors
 from compressor.variational.posterior import Posterior
-from tests.benchmarks.zoo.recipe import fit_posterior_briefly
+from tests.benchmarks.zoo.recipe import RandomTarget, fit_posterior_briefly
 
 PARITY = 1e-5  # max|difference| / max|ONNX Runtime's|
 COVERAGE = 0.9  # what is left are tables of positions and the like, which reach no linear operator
@@ -64,10 +63,11 @@ class FileCheck:
         return COVERAGE <= part <= 1.0, f"{part:.1%}"
 
     def loss(self) -> tuple[bool, str]:
-        loss = self._make_loss()
-        before = self._evaluate(loss)
-        self._posterior: Posterior = fit_posterior_briefly(self._module, self._inputs, loss)
-        after = self._evaluate(loss)
+        with torch.no_grad():
+            readout = RandomTarget.like(self._module(*self._inputs, logits=True))
+        before = self._mean_nll(readout)
+        self._posterior: Posterior = fit_posterior_briefly(self._module, self._inputs, readout)
+        after = self._mean_nll(readout)
         return after < before, f"{before:.3g} > {after:.3g}"
 
     def prune(self) -> tuple[bool, str]:
@@ -102,20 +102,9 @@ class FileCheck:
         difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
         return difference <= PARITY, f"{difference:.1e}"  # NaN does not pass
 
-    def _make_loss(self) -> Callable[[Tensor], Tensor]:
-        """Of classes where the output is [N, C], of a fixed random target of its shape elsewhere."""
-        with torch.no_grad():
-            output = self._module(*self._inputs, logits=True)
-        generator = torch.Generator().manual_seed(0)
-        if output.dim() == 2 and output.shape[1] > 1:
-            labels = torch.randint(output.shape[1], (len(output),), generator=generator)
-            return lambda scores: cross_entropy(scores, labels)
-        target = torch.randn(output.shape, generator=generator)
-        return lambda given: mse_loss(given, target)
-
     @torch.no_grad()
-    def _evaluate(self, loss: Callable[[Tensor], Tensor]) -> float:
-        return float(loss(self._module(*self._inputs, logits=True)))
+    def _mean_nll(self, readout: RandomTarget) -> float:
+        return float(readout.mean_nll(self._module(*self._inputs, logits=True), torch.arange(len(readout.target))))
 
 
 COLUMNS: dict[str, Callable[[FileCheck], tuple[bool, str]]] = {
