@@ -71,7 +71,7 @@ def test_an_output_that_differs_by_a_hundred_thousandth_and_more_is_no_parity(le
 
 
 def test_a_loss_that_stays_is_no_fall(lenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.benchmarks.zoo.recipe._LEARNING_RATE", 0.0)
+    monkeypatch.setattr("tests.benchmarks.zoo.recipe.NUM_STEPS", 0)
     assert list(failing(lenet / "lenet.legacy.onnx")) == ["loss"]
 
 
