@@ -60,8 +60,13 @@ def test_everything_that_is_installed_is_pinned() -> None:
 
 def test_pins_are_inside_the_ranges() -> None:
     pinned = pins()
-    outside = [str(needed) for needed in requirements("dev") if not needed.specifier.contains(pinned[canonicalize_name(needed.name)])]
+    needs = requirements("dev", "zoo")
+    outside = [str(needed) for needed in needs if not needed.specifier.contains(pinned[canonicalize_name(needed.name)])]
     assert outside == []
+
+
+def test_the_exporters_of_the_zoo_come_only_with_their_extra() -> None:
+    assert not {"timm", "torchvision", "transformers", "skl2onnx"} & closure(requirements("dev"))
 
 
 def test_notices_name_every_package_that_users_run() -> None:

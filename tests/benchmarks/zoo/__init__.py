@@ -1,0 +1,1 @@
+"""`python -m tests.benchmarks.zoo`: what exporters write of many architectures, taken through the importer and back."""
