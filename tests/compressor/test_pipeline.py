@@ -92,8 +92,8 @@ def test_a_missed_budget_fails_the_gate_only_where_the_client_set_it(digits_job,
 
 def test_where_magnitude_wins_on_validation_it_is_delivered(digits_job, tmp_path):
     """An absurd KL weight for two epochs ruins the survivors; the largest weights of the dense model are better at any size."""
-    spoilt = {"epochs": 2, "beta": 100, "kl_warmup_fraction": 0, "thresholds": [-2], "max_beta_halvings": 0, "fine_tune_epochs": 1}
-    report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **spoilt}), tmp_path)
+    spoilt = {"epochs": 2, "beta": 100, "kl_warmup_fraction": 0, "log_alpha_init": -4, "thresholds": [-2], "fine_tune_epochs": 1}
+    report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **spoilt, "max_beta_halvings": 0}), tmp_path)
     assert report.delivered == "magnitude"
     assert report.metric.compressed == report.metric.control
     assert report.weights.nnz == report.curve[0].nnz
@@ -205,3 +205,14 @@ def test_report_schema_is_published_as_it_is():
     from importlib.resources import files
 
     assert json.loads(files("compressor").joinpath("report.schema.json").read_text()) == Report.model_json_schema()
+
+
+def test_what_was_delivered_can_be_compressed_again(delivered, digits_job, tmp_path):
+    out, first, _ = delivered
+    assert any(node.op_type == "Constant" for node in onnx.load(out / "model.onnx").graph.node)
+    config = CompressionConfig.parse({**QUICK, "max_metric_drop": 0.05, "max_beta_halvings": 0})
+    second = compress(out / "model.onnx", digits_job.data, config, tmp_path / "again")
+    assert second.metric.dense.value == first.metric.compressed.value
+    assert second.weights.numel == first.weights.numel
+    assert second.weights.nnz <= first.weights.nnz
+    assert load_csr(tmp_path / "again" / "weights.safetensors").keys() == load_csr(out / "weights.safetensors").keys()
