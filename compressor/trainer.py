@@ -1,6 +1,7 @@
 """`python -m compressor.trainer WORKDIR`: the child process that service and command line both start; see compressor.protocol.
 
 stdout carries nothing but TrainerLine objects, one a line; whatever a library prints goes to stderr. The exit code is an ExitCode.
+What compresses and what inspects is imported where it is called: each would wait half a second for the libraries of the other.
 """
 
 import os
@@ -14,8 +15,18 @@ from pydantic import BaseModel, ValidationError
 
 from compressor.config import to_invalid_config
 from compressor.errors import ClientError, CompressionError, GateNotMet, OutOfMemory
-from compressor.pipeline import compress
-from compressor.protocol import ARTIFACTS, CHECKPOINT, TRAINER_INPUT, CheckpointSaved, ExitCode, Failure, Result, TrainerInput
+from compressor.protocol import (
+    ARTIFACTS,
+    CHECKPOINT,
+    INSPECTION,
+    TRAINER_INPUT,
+    CheckpointSaved,
+    DataReference,
+    ExitCode,
+    Failure,
+    Result,
+    TrainerInput,
+)
 
 Emit = Callable[[BaseModel], None]
 
@@ -41,7 +52,25 @@ def _run(workdir: Path, emit: Emit) -> int:
         job = TrainerInput.model_validate_json((workdir / TRAINER_INPUT).read_bytes())
     except ValidationError as error:
         raise to_invalid_config(error) from None
-    data = job.data.model_copy(update={part: _absolute(workdir, source) for part, source in job.data.model_dump().items()})
+    return _inspect(workdir, job, emit) if job.data is None else _compress(workdir, job, job.data, emit)
+
+
+def _inspect(workdir: Path, job: TrainerInput, emit: Emit) -> int:
+    from compressor.atomic import replacing
+    from compressor.survey import inspect
+
+    inspection = inspect(workdir / job.model, job.config, emit)
+    (workdir / ARTIFACTS).mkdir(exist_ok=True)
+    with replacing(workdir / ARTIFACTS / INSPECTION) as path:
+        path.write_text(inspection.model_dump_json(indent=1) + "\n")
+    emit(Result(verdict=inspection.verdict))
+    return ExitCode.DONE
+
+
+def _compress(workdir: Path, job: TrainerInput, source: DataReference, emit: Emit) -> int:
+    from compressor.pipeline import compress
+
+    data = source.model_copy(update={part: _absolute(workdir, path) for part, path in source.model_dump().items()})
     report = compress(
         workdir / job.model,
         data,
@@ -98,4 +127,7 @@ def _to_compression_error(error: Exception) -> CompressionError:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    # Not sys.exit: to take torch apart takes Python a second, for which whoever started us would wait.
+    os._exit(code)
