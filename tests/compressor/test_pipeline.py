@@ -63,7 +63,7 @@ def test_progress_never_falls_and_passes_every_phase_in_order(delivered):
     shares = [line.progress for line in lines]
     assert shares == sorted(shares)
     phases = list(dict.fromkeys(line.phase for line in lines))
-    assert phases == ["validate", "load", "evaluate", "fit", "sweep", "control", "write", "verify", "test"]
+    assert phases == ["validate", "load", "evaluate", "probe", "fit", "sweep", "control", "write", "verify", "test"]
     assert shares[-1] > 0.97
 
 
