@@ -8,7 +8,9 @@ from torch.nn.functional import cross_entropy
 from compressor.errors import Diverged
 from compressor.graph.module import OnnxModule
 from compressor.training.fit import FineTuneOptions, FitOptions, fine_tune, fit_posterior, posterior_optimizer
+from compressor.training.readout import Readout
 from compressor.training.rows import Rows, count_correct, num_batches, shuffled_batches
+from compressor.training.steps import tensor_scales
 from compressor.variational.elbo import NegativeElbo
 from compressor.variational.kl import kl
 from compressor.variational.posterior import Posterior
@@ -25,16 +27,19 @@ def rows(digits_job) -> Rows:
     return Rows((torch.from_numpy(x),), torch.from_numpy(y), lambda inputs: inputs)
 
 
-def posterior_of(module: OnnxModule, log_sigma2: float) -> Posterior:
+READOUT = Readout("scores", 10)
+
+
+def posterior_of(module: OnnxModule, log_alpha: float) -> Posterior:
     weights = module.tensors()
-    return Posterior({name: weights[name] for name in module.weight_names}, log_sigma2)
+    return Posterior({name: weights[name] for name in module.weight_names}, log_alpha)
 
 
 def fit(module: OnnxModule, posterior: Posterior, rows: Rows, beta: float, rate: float = 1e-2) -> None:
-    options = FitOptions(beta, 0.0, 1e-3, rate, batch_size=64, epochs=20, seed=0)
+    options = FitOptions(beta, 0.0, 1e-2, rate, batch_size=64, epochs=20, seed=0)
     negative_elbo = NegativeElbo(posterior, "ard", len(rows))
-    optimizer = posterior_optimizer(module, posterior)
-    fit_posterior(module, posterior, negative_elbo, optimizer, rows, options, 0, lambda _: None, lambda *_: None)
+    optimizer = posterior_optimizer(module, posterior, tensor_scales(module), options)
+    fit_posterior(module, posterior, negative_elbo, READOUT, optimizer, rows, options, 0, lambda _: None, lambda *_: None)
 
 
 def mean_log_alpha(posterior: Posterior) -> float:
@@ -43,7 +48,7 @@ def mean_log_alpha(posterior: Posterior) -> float:
 
 def test_without_the_kl_the_data_term_alone_drives_log_alpha_down(module, rows):
     """Noise only ever costs likelihood, so a rate cannot be fitted by likelihood alone: it falls; the KL is what makes it rise."""
-    without, start = posterior_of(module, -4.0), mean_log_alpha(posterior_of(module, -4.0))
+    without, start = posterior_of(module, 0.0), mean_log_alpha(posterior_of(module, 0.0))
     fit(module, without, rows, beta=0.0)
     fallen = mean_log_alpha(without)
     assert fallen < start - 0.1
@@ -53,7 +58,7 @@ def test_without_the_kl_the_data_term_alone_drives_log_alpha_down(module, rows):
 
 @pytest.mark.parametrize("prior", ["ard", "log_uniform"])
 def test_backward_is_the_gradient_of_n_times_the_mean_plus_beta_times_the_summed_kl(module, rows, prior):
-    posterior = posterior_of(module, -5.0)
+    posterior = posterior_of(module, -1.0)
     inputs, labels = rows.take(slice(0, 64))
     parameters = [*module.parameters(), *posterior.log_sigma2.values()]
 
@@ -73,10 +78,11 @@ def test_backward_is_the_gradient_of_n_times_the_mean_plus_beta_times_the_summed
 def test_fine_tuning_leaves_what_is_masked_at_zero_and_improves_the_rest(module, rows):
     generator = torch.Generator().manual_seed(0)
     masks = {name: torch.rand(weight.shape, generator=generator) < 0.3 for name, weight in module.tensors().items() if weight.ndim == 2}
-    fine_tune(module, masks, rows, FineTuneOptions(1e-3, 64, 0, 0), lambda _: None)
-    before = count_correct(module, rows, 64)
-    fine_tune(module, masks, rows, FineTuneOptions(1e-3, 64, 5, 0), lambda _: None)
-    assert count_correct(module, rows, 64) > before
+    scales = tensor_scales(module)
+    fine_tune(module, masks, scales, READOUT, rows, FineTuneOptions(1e-2, 64, 0, 0), lambda _: None)
+    before = count_correct(module, READOUT, rows, 64)
+    fine_tune(module, masks, scales, READOUT, rows, FineTuneOptions(1e-2, 64, 5, 0), lambda _: None)
+    assert count_correct(module, READOUT, rows, 64) > before
     for name, mask in masks.items():
         weight = module.tensors()[name]
         assert not weight[~mask].any()
@@ -88,7 +94,7 @@ def test_a_loss_that_is_no_number_is_an_error_with_a_remedy(module, rows):
         next(iter(module.tensors().values())).fill_(float("nan"))
     with pytest.raises(Diverged) as error:
         fit(module, posterior_of(module, -4.0), rows, beta=1.0)
-    assert error.value.param == "learning_rate_mean"
+    assert error.value.param == "step_size"
 
 
 def test_batches_are_all_rows_once_in_an_order_given_by_the_seed(rows):
