@@ -48,7 +48,7 @@ def estimate_training(module: OnnxModule, example: Sequence[Tensor], batch_size:
         on_cpu: whether the run would train on the CPU; the time is only estimated for that.
     Raises: as `training_cost`, where not even a few rows can be had.
     Accuracy:
-        Time: 0.7 to 1.45 of that measured, on one thread and on two, of MLPs, LeNets, a ResNet-18 at 32 and 64 pixels, a VGG, a MobileNet,
+        Time: 0.6 to 1.45 of that measured, on one thread and on two, of MLPs, LeNets, a ResNet-18 at 32 and 64 pixels, a VGG, a MobileNet,
         an LSTM and two transformers, on one idle x86-64 machine. Other work on the machine is not foreseen.
         Memory: 0.8 to 1.1 of the peak of convolutional networks and MLPs; up to 2.7 times that of transformers, of whose tensors many
         are gone before the last is made. A run refuses a batch by the same count.
