@@ -106,6 +106,25 @@ def _uses_of(nodes: Sequence[Node], outputs: Collection[str], inputs: Collection
     return uses
 
 
+def _reason(use: _Use, array: np.ndarray, readers: Sequence[tuple[int, Node]]) -> str:
+    """What keeps a constant of two or more dimensions from being a weight, and the first node that reads it."""
+    place = f" ({readers[0][1]})" if readers else ""
+    if not use:
+        learns = any(slot not in OPERATORS[node.op_type].settings + OPERATORS[node.op_type].frozen for slot, node in readers)
+        return (
+            "no gradient of the output comes back to it" if learns else "it is read where nothing learns: a condition, bound or statistic"
+        ) + place
+    if _role(use, array) is Role.FIXED:
+        if array.size <= 1:
+            return f"it is a single number{place}"
+        return ("it is a fixed mask" if _is_mask(array) else "it is zero all over, as what something begins with") + place
+    if _Use.PARAMETER in use:
+        return f"it is a bias or scale{place}"
+    if _Use.MAKES_WEIGHT in use:
+        return f"it holds one number for each channel of a weight{place}"
+    return f"it meets the data outside of a weight slot{place}"
+
+
 def _dependents(nodes: Sequence[Node], inputs: Collection[str]) -> set[str]:
     """The values that depend on `inputs`, other than by their shape."""
     data = set(inputs)
@@ -171,22 +190,3 @@ def _role(use: _Use, array: np.ndarray) -> Role:
 def _is_mask(array: np.ndarray) -> bool:
     """Whether something in it is not finite, or as large as only masks are."""
     return not bool((np.abs(array.astype(np.float64)) < _MASKING).all())
-
-
-def _reason(use: _Use, array: np.ndarray, readers: Sequence[tuple[int, Node]]) -> str:
-    """What keeps a constant of two or more dimensions from being a weight, and the first node that reads it."""
-    place = f" ({readers[0][1]})" if readers else ""
-    if not use:
-        learns = any(slot not in OPERATORS[node.op_type].settings + OPERATORS[node.op_type].frozen for slot, node in readers)
-        return (
-            "no gradient of the output comes back to it" if learns else "it is read where nothing learns: a condition, bound or statistic"
-        ) + place
-    if _role(use, array) is Role.FIXED:
-        if array.size <= 1:
-            return f"it is a single number{place}"
-        return ("it is a fixed mask" if _is_mask(array) else "it is zero all over, as what something begins with") + place
-    if _Use.PARAMETER in use:
-        return f"it is a bias or scale{place}"
-    if _Use.MAKES_WEIGHT in use:
-        return f"it holds one number for each channel of a weight{place}"
-    return f"it meets the data outside of a weight slot{place}"
