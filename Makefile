@@ -38,3 +38,4 @@ serve: install
 
 schema: install
 	$(BIN)/python -c "import json, compressor; print(json.dumps(compressor.Report.model_json_schema(), indent=2))" > compressor/report.schema.json
+	$(BIN)/python -c "import json, compressor; print(json.dumps(compressor.Inspection.model_json_schema(), indent=2))" > compressor/inspection.schema.json

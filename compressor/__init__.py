@@ -3,8 +3,10 @@
     from compressor import CompressionConfig, DataReference, compress
     report = compress("model.onnx", DataReference(train="train.parquet"), CompressionConfig(), "out")
 
-Importing this package imports no torch: `compress` and `load_csr` are resolved on first use, so that the service can import
-`compressor.config`, `compressor.errors`, `compressor.report` and `compressor.protocol` in an environment without it.
+`inspect("model.onnx")` says what a run would do with a model, without training it.
+
+Importing this package imports no torch: `compress`, `inspect` and `load_csr` are resolved on first use, so that the service can import
+`compressor.config`, `errors`, `inspection`, `report` and `protocol` in an environment without it.
 """
 
 from importlib import import_module
@@ -12,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.config import CompressionConfig
 from compressor.errors import CompressionError
+from compressor.inspection import Inspection
 from compressor.protocol import DataReference, Progress
 from compressor.report import Report
 
 if TYPE_CHECKING:
     from compressor.artifacts.csr import load_csr
     from compressor.pipeline import compress
+    from compressor.survey import inspect
 
 __version__ = "0.1.0"
 
-_NEEDS_TORCH = {"compress": "compressor.pipeline", "load_csr": "compressor.artifacts.csr"}
+_NEEDS_TORCH = {"compress": "compressor.pipeline", "inspect": "compressor.survey", "load_csr": "compressor.artifacts.csr"}
 
 
 def __getattr__(name: str) -> Any:
@@ -34,9 +38,11 @@ __all__ = [
     "CompressionConfig",
     "CompressionError",
     "DataReference",
+    "Inspection",
     "Progress",
     "Report",
     "__version__",
     "compress",
+    "inspect",
     "load_csr",
 ]

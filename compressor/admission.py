@@ -78,7 +78,7 @@ def check_parity(module: OnnxModule, inference: onnx.ModelProto, rows: Sequence[
     with torch.no_grad():
         ours = module(*rows).cpu().double().numpy()
     arrays = [tensor.cpu().float().numpy() if tensor.dtype == torch.bfloat16 else tensor.cpu().numpy() for tensor in rows]
-    found = runtime.run(inference.SerializeToString(), arrays, output=module.output.name)
+    found = runtime.run(inference.SerializeToString(), arrays, output=module.output.name, batch_size=len(arrays[0]))
     tolerance = _HALF_TOLERANCE if found.dtype == np.float16 else _TOLERANCE
     theirs = found.astype(np.float64)
     if ours.shape != theirs.shape:

@@ -26,7 +26,7 @@ from compressor.graph.cost import Cost
 from compressor.graph.module import OnnxModule
 from compressor.report import MetricValue
 from compressor.selection.accuracy import accuracy, default_budget, guessing_accuracy, wilson_interval
-from compressor.training.readout import Readout, read_head
+from compressor.training.readout import Readout, count_columns, read_head
 from compressor.training.rows import Rows, count_correct
 
 _PROBE_ROWS = 1000  # training rows that choose the scaling and show whether the model knows anything of these data
@@ -68,7 +68,7 @@ def largest_class_count(module: OnnxModule) -> int:
     Raises: UnsupportedTask where the declared output is neither one score per class nor the probability of class 1.
     """
     shape = module.output.shape
-    columns = _count_columns(shape, module.head) if shape else None
+    columns = count_columns(shape, module.head) if shape else None
     return _ANY_CLASS if columns is None else max(columns, 2)
 
 
@@ -134,24 +134,6 @@ def _prepared(scales: Sequence[_Scale], inputs: tuple[Tensor, ...]) -> tuple[Ten
     )
 
 
-def _count_columns(shape: Sequence[int | None], head: str) -> int | None:
-    """Columns of an output of this shape, 1 for a single probability; None where the graph leaves it open.
-
-    Raises: UnsupportedTask where it is neither one score per class nor the probability of class 1.
-    """
-    if len(shape) == 2 and (shape[1] is None or shape[1] >= 2):
-        return shape[1]
-    if head == "sigmoid" and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
-        return 1
-    raise UnsupportedTask(
-        f"The output has the shape {list(shape)}; a classifier's has one score per class, [N, C] with C of at least 2, or is the "
-        "sigmoid of a single one, [N] or [N, 1].",
-        param="model",
-        suggestion="Export the model with its class scores as output, or name that output with the option `output`; regression and dense "
-        "prediction are not supported yet.",
-    )
-
-
 def _read_out(module: OnnxModule, probe: Dataset, scaling: ImageScaling | None, device: torch.device) -> Readout:
     """Runs real rows: what does not fit shows here, before any training."""
     inputs, labels = to_rows(probe, scaling, device).take(slice(0, _PARITY_ROWS))
@@ -166,7 +148,7 @@ def _read_out(module: OnnxModule, probe: Dataset, scaling: ImageScaling | None, 
             param="dataset",
             suggestion="Give rows of the shape that the model was trained on.",
         ) from error
-    columns = _count_columns(output.shape, module.head)
+    columns = count_columns(output.shape, module.head)
     if len(output) != len(labels):
         raise UnsupportedTask(
             f"{len(labels)} rows give {len(output)} rows of scores; a classifier gives one for each.",

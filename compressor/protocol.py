@@ -2,7 +2,7 @@
 
     WORKDIR/trainer.json             TrainerInput, written by the caller
     WORKDIR/checkpoint.safetensors   replaced atomically at ends of epochs; where it exists at the start, the run resumes from it
-    WORKDIR/artifacts/               the finished artifacts, complete when the exit code is 0 or 3
+    WORKDIR/artifacts/               the finished artifacts, complete when the exit code is 0 or 3; of an inspection inspection.json
 
 Every line that the trainer prints on stdout is one TrainerLine as JSON; stderr is a free-form log.
 """
@@ -12,20 +12,22 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from compressor.config import CompressionConfig
 from compressor.errors import Problem
 
-Phase = Literal["validate", "load", "evaluate", "probe", "fit", "sweep", "fine_tune", "control", "write", "verify", "test"]
+Kind = Literal["compress", "inspect"]
+Phase = Literal["validate", "load", "evaluate", "probe", "fit", "sweep", "fine_tune", "control", "write", "verify", "test", "estimate"]
 
+INSPECTION = "inspection.json"
 TRAINER_INPUT = "trainer.json"
 CHECKPOINT = "checkpoint.safetensors"
 ARTIFACTS = "artifacts"
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the trainer and of `bayespress compress`."""
+    """Exit codes of the trainer, of `bayespress compress` and of `bayespress inspect`."""
 
     DONE = 0
     FAILED = 1
@@ -44,13 +46,20 @@ class DataReference(BaseModel):
 
 
 class TrainerInput(BaseModel):
-    """Content of WORKDIR/trainer.json. Relative paths are relative to WORKDIR."""
+    """Content of WORKDIR/trainer.json. Relative paths are relative to WORKDIR; an inspection takes no data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    kind: Kind = "compress"
     model: Path
-    data: DataReference
+    data: DataReference | None = None
     config: CompressionConfig
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> "TrainerInput":
+        if (self.kind == "compress") != (self.data is not None):
+            raise ValueError("compress needs data, and inspect takes none")
+        return self
 
 
 class Progress(BaseModel):

@@ -7,17 +7,33 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ValidationError
 
+from compressor.atomic import replacing
 from compressor.config import to_invalid_config
 from compressor.errors import ClientError, CompressionError, GateNotMet, OutOfMemory
-from compressor.pipeline import compress
-from compressor.protocol import ARTIFACTS, CHECKPOINT, TRAINER_INPUT, CheckpointSaved, ExitCode, Failure, Result, TrainerInput
+from compressor.inspection import Inspection
+from compressor.protocol import (
+    ARTIFACTS,
+    CHECKPOINT,
+    INSPECTION,
+    TRAINER_INPUT,
+    CheckpointSaved,
+    DataReference,
+    ExitCode,
+    Failure,
+    Kind,
+    Result,
+    TrainerInput,
+)
+from compressor.report import Report
 
 Emit = Callable[[BaseModel], None]
+Run = Callable[[Path, TrainerInput, Emit], int]
 
 _ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "std::bad_alloc", "bad_alloc", "malloc")
 
@@ -27,24 +43,51 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m compressor.trainer WORKDIR", file=sys.stderr)  # noqa: T201  # this process's own log
         return ExitCode.CLIENT_ERROR
     emit = _claim_stdout()
+    workdir = Path(arguments[0]).absolute()
     try:
-        return _run(Path(arguments[0]).absolute(), emit)
+        job = _read_input(workdir)
     except Exception as error:
-        traceback.print_exc()
-        failure = _to_compression_error(error)
-        emit(Failure(problem=failure.to_problem()))
-        return ExitCode.CLIENT_ERROR if isinstance(failure, ClientError) else ExitCode.FAILED
-
-
-def _run(workdir: Path, emit: Emit) -> int:
+        return _fail(error, emit)
+    # An import that fails is not a failure of the run. It ends this process without a word, and whoever started it, and knows what memory
+    # it was given, says what that means.
+    run = _load(job.kind)
     try:
-        job = TrainerInput.model_validate_json((workdir / TRAINER_INPUT).read_bytes())
+        return run(workdir, job, emit)
+    except Exception as error:
+        return _fail(error, emit)
+
+
+def _read_input(workdir: Path) -> TrainerInput:
+    try:
+        return TrainerInput.model_validate_json((workdir / TRAINER_INPUT).read_bytes())
     except ValidationError as error:
         raise to_invalid_config(error) from None
-    data = job.data.model_copy(update={part: _absolute(workdir, source) for part, source in job.data.model_dump().items()})
+
+
+def _load(kind: Kind) -> Run:
+    """Imported here, since each kind would wait half a second for the libraries of the other."""
+    if kind == "inspect":
+        from compressor.survey import inspect
+
+        return partial(_inspect, inspect)
+    from compressor.pipeline import compress
+
+    return partial(_compress, compress)
+
+
+def _inspect(inspect: Callable[..., Inspection], workdir: Path, job: TrainerInput, emit: Emit) -> int:
+    found = inspect(workdir / job.model, job.config, emit)
+    (workdir / ARTIFACTS).mkdir(exist_ok=True)
+    with replacing(workdir / ARTIFACTS / INSPECTION) as path:
+        path.write_text(found.model_dump_json(indent=1) + "\n")
+    emit(Result(verdict=found.verdict))
+    return ExitCode.DONE
+
+
+def _compress(compress: Callable[..., Report], workdir: Path, job: TrainerInput, emit: Emit) -> int:
     report = compress(
         workdir / job.model,
-        data,
+        _located(workdir, job.data),
         job.config,
         workdir / ARTIFACTS,
         emit,
@@ -58,10 +101,22 @@ def _run(workdir: Path, emit: Emit) -> int:
     return ExitCode.GATE_NOT_MET
 
 
+def _fail(error: Exception, emit: Emit) -> int:
+    traceback.print_exception(error)
+    failure = _to_compression_error(error)
+    emit(Failure(problem=failure.to_problem()))
+    return ExitCode.CLIENT_ERROR if isinstance(failure, ClientError) else ExitCode.FAILED
+
+
 _GATE_ADVICE = {
     "param": "max_metric_drop",
     "suggestion": "Allow a larger drop, give more rows, or take the delivered point: every artifact and the curve are there.",
 }
+
+
+def _located(workdir: Path, data: DataReference | None) -> DataReference:
+    assert data is not None  # noqa: S101  TrainerInput has it for this kind
+    return data.model_copy(update={part: _absolute(workdir, source) for part, source in data.model_dump().items()})
 
 
 def _absolute(workdir: Path, source: str | None) -> str | None:
@@ -98,4 +153,7 @@ def _to_compression_error(error: Exception) -> CompressionError:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    # Not sys.exit: to take torch apart takes Python a second, for which whoever started us would wait.
+    os._exit(code)

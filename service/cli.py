@@ -1,4 +1,4 @@
-"""The terminal face: `bayespress serve`, `bayespress compress` and `bayespress --version`."""
+"""The terminal face: `bayespress serve`, `compress`, `inspect` and `--version`."""
 
 from typing import Annotated
 
@@ -6,6 +6,7 @@ import typer
 
 from compressor import __version__
 from service.compress import compress
+from service.inspect import inspect
 from service.serve import serve
 
 main = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -26,6 +27,7 @@ def _options(
 
 main.command()(serve)
 main.command()(compress)
+main.command()(inspect)
 
 if __name__ == "__main__":
     main()

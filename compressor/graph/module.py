@@ -1,5 +1,6 @@
 """`OnnxModule`: an ONNX graph as one trainable torch module."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from compressor.graph.ops.normalization import has_live_statistics
 from compressor.graph.ops.table import Flow
 from compressor.graph.program import Program
 from compressor.graph.reader import Graph, read_graph
-from compressor.graph.roles import Role, numbers_of, roles_of, treatments_of
+from compressor.graph.roles import Role, numbers_of, roles_of, treatments_of, uncovered_of
 from compressor.graph.tensors import FLOAT_TYPES, in_compute, to_torch, torch_dtype
 from compressor.graph.trial import settle
 
@@ -46,7 +47,7 @@ class OnnxModule(nn.Module):
 
     Parameters are called p0, p1, ... and buffers c0, c1, ...: no string of the file becomes an attribute. Batch normalisation uses the
     stored statistics, which stay fixed; half precision is computed in float32. `treatments` says how a Gaussian value of each weight is
-    drawn where it is read.
+    drawn where it is read, `uncovered` why another tensor of two or more dimensions is no weight, `operators` what the output needs.
 
     Args:
         model: from parse_model.
@@ -107,6 +108,8 @@ class OnnxModule(nn.Module):
         self._trainable = frozenset(binding.name for binding in parameters)
         self.weight_names: tuple[str, ...] = tuple(name for name, role in roles.items() if role is Role.WEIGHT)
         self.treatments: dict[str, frozenset[Flow]] = treatments_of(nodes, outputs, self.weight_names, inputs)
+        self.uncovered: dict[str, str] = uncovered_of(nodes, outputs, floats, inputs)
+        self.operators: dict[str, int] = dict(Counter(node.op_type for node in nodes))
         self._sampled = frozenset(name for name, flows in self.treatments.items() if flows == {Flow.SAMPLED})
         if not self.weight_names:
             raise NoWeights(

@@ -45,16 +45,21 @@ def roles_of(nodes: Sequence[Node], outputs: Collection[str], floats: Mapping[st
         outputs: where gradients come from.
         inputs: where data come in; what does not depend on them is constant.
     """
-    data = _dependents(nodes, inputs)
-    uses: dict[str, _Use] = defaultdict(lambda: _Use.NONE)
-    for node in _learning(nodes, outputs):
-        operator = OPERATORS[node.op_type]
-        below = _Use.NONE
-        for name in node.outputs:
-            below |= uses[name]
-        for slot, name in _learning_inputs(node):
-            uses[name] |= _use_at(slot, operator, below, constant=data.isdisjoint(node.outputs))
+    uses = _uses_of(nodes, outputs, inputs)
     return {name: _role(uses[name], array) for name, array in floats.items()}
+
+
+def uncovered_of(
+    nodes: Sequence[Node], outputs: Collection[str], floats: Mapping[str, np.ndarray], inputs: Collection[str]
+) -> dict[str, str]:
+    """Why a float constant of two or more dimensions is no weight, by name, in words; the arguments are those of roles_of."""
+    uses = _uses_of(nodes, outputs, inputs)
+    readers: dict[str, list[tuple[int, Node]]] = defaultdict(list)
+    for node in nodes:
+        for slot, name in enumerate(node.inputs):
+            readers[name].append((slot, node))
+    others = {name: array for name, array in floats.items() if array.ndim >= 2 and _role(uses[name], array) is not Role.WEIGHT}
+    return {name: _reason(uses[name], array, readers[name]) for name, array in others.items()}
 
 
 def numbers_of(nodes: Sequence[Node]) -> set[str]:
@@ -86,6 +91,38 @@ def treatments_of(
         for slot, name in _learning_inputs(node):
             flows[name] |= below if OPERATORS[node.op_type].flow is Flow.LAYOUT else {_flow_at(slot, node, data, gaussian)}
     return {name: flows[name] for name in weights}
+
+
+def _uses_of(nodes: Sequence[Node], outputs: Collection[str], inputs: Collection[str]) -> Mapping[str, _Use]:
+    data = _dependents(nodes, inputs)
+    uses: dict[str, _Use] = defaultdict(lambda: _Use.NONE)
+    for node in _learning(nodes, outputs):
+        operator = OPERATORS[node.op_type]
+        below = _Use.NONE
+        for name in node.outputs:
+            below |= uses[name]
+        for slot, name in _learning_inputs(node):
+            uses[name] |= _use_at(slot, operator, below, constant=data.isdisjoint(node.outputs))
+    return uses
+
+
+def _reason(use: _Use, array: np.ndarray, readers: Sequence[tuple[int, Node]]) -> str:
+    """What keeps a constant of two or more dimensions from being a weight, and the first node that reads it."""
+    place = f" ({readers[0][1]})" if readers else ""
+    if not use:
+        learns = any(slot not in OPERATORS[node.op_type].settings + OPERATORS[node.op_type].frozen for slot, node in readers)
+        return (
+            "no gradient of the output comes back to it" if learns else "it is read where nothing learns: a condition, bound or statistic"
+        ) + place
+    if _role(use, array) is Role.FIXED:
+        if array.size <= 1:
+            return f"it is a single number{place}"
+        return ("it is a fixed mask" if _is_mask(array) else "it is zero all over, as what something begins with") + place
+    if _Use.PARAMETER in use:
+        return f"it is a bias or scale{place}"
+    if _Use.MAKES_WEIGHT in use:
+        return f"it holds one number for each channel of a weight{place}"
+    return f"it meets the data outside of a weight slot{place}"
 
 
 def _dependents(nodes: Sequence[Node], inputs: Collection[str]) -> set[str]:

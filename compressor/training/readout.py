@@ -1,5 +1,6 @@
 """How a classifier's output is read: as a class, and as a likelihood to train by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
+from compressor.errors import UnsupportedTask
 from compressor.graph.module import Head
 
 _SMALLEST_PROBABILITY = 1e-7  # float32 cannot tell 1 - 1e-8 from 1
@@ -63,3 +65,21 @@ def read_head(head: Head, outputs: Tensor) -> Head | Literal["probabilities"]:
         return head
     are_distributions = bool((outputs >= 0).all() and torch.allclose(outputs.sum(1), outputs.new_ones(()), rtol=0.0, atol=1e-3))
     return "probabilities" if are_distributions else head
+
+
+def count_columns(shape: Sequence[int | None], head: str) -> int | None:
+    """Columns of an output of this shape, 1 for a single probability; None where the graph leaves it open.
+
+    Raises: UnsupportedTask where it is neither one score per class nor the probability of class 1.
+    """
+    if len(shape) == 2 and (shape[1] is None or shape[1] >= 2):
+        return shape[1]
+    if head == "sigmoid" and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
+        return 1
+    raise UnsupportedTask(
+        f"The output has the shape {list(shape)}; a classifier's has one score per class, [N, C] with C of at least 2, or is the "
+        "sigmoid of a single one, [N] or [N, 1].",
+        param="model",
+        suggestion="Export the model with its class scores as output, or name that output with the option `output`; regression and dense "
+        "prediction are not supported yet.",
+    )

@@ -8,6 +8,8 @@ _STEPS_OF_A_BRANCH = 4300  # 20 epochs of MNIST at batch 256, where the compress
 _EPOCHS_AT_LEAST, _EPOCHS_AT_MOST = 10, 100
 _FINE_TUNE_PART = 5  # one fifth of the epochs
 
+LARGEST_DEFAULT_BATCH_SIZE = 256
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -30,7 +32,7 @@ def resolve_schedule(config: CompressionConfig, num_train: int) -> Schedule:
 
 def _default_batch_size(num_train: int) -> int:
     """A power of two with at least 20 batches in an epoch, between 16 and 256."""
-    batch_size = 256
+    batch_size = LARGEST_DEFAULT_BATCH_SIZE
     while batch_size > 16 and num_train < 20 * batch_size:
         batch_size //= 2
     return batch_size

@@ -1,10 +1,11 @@
 """POST /compress, the short form of POST /v1/jobs."""
 
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from compressor.protocol import Kind
 from service.api.dependencies import Services, ServicesDep
 from service.api.problems import document
 from service.api.schemas import JobView, job_path, to_job_view
@@ -16,8 +17,14 @@ router = APIRouter(tags=["jobs"])
 
 _FILE = {"type": "string", "format": "binary"}
 _PARTS: dict[str, dict[str, Any]] = {
+    "kind": {
+        "type": "string",
+        "enum": list(get_args(Kind)),
+        "default": "compress",
+        "description": "inspect says what a run would do with the model, without rows and without training.",
+    },
     "model": {**_FILE, "description": "The dense model: ONNX, with its weights inside."},
-    "dataset": {**_FILE, "description": "Training rows: parquet, or .npz with x and y. This or `dataset_ref`."},
+    "dataset": {**_FILE, "description": "Training rows: parquet, or .npz with x and y. This or `dataset_ref`, and neither for inspect."},
     "validation": {**_FILE, "description": "Rows that choose the point. Absent: a tenth of the training rows."},
     "test": {**_FILE, "description": "Rows for the reported metric. Absent: a tenth of the training rows."},
     "dataset_ref": {"type": "string", "description": "`builtin:digits`, or `file:PATH` under a data root of the service."},
@@ -49,7 +56,7 @@ RESPONSES = {202: ACCEPTED, **document(400, 403, 413, 415, 422)}
 
 @router.post("/compress", status_code=202, operation_id="compress", responses=RESPONSES, openapi_extra=REQUEST_BODY)
 async def compress(request: Request, response: Response, services: ServicesDep) -> JobView:
-    """Takes a model and a dataset and queues a job that compresses the model; the same as `POST /v1/jobs`."""
+    """Takes a model and a dataset and queues a job that compresses the model; the same as `POST /v1/jobs`, with every `kind`."""
     return to_job_view(await create_job(request, response, services))
 
 
@@ -59,6 +66,7 @@ async def create_job(request: Request, response: Response, services: Services) -
     submission = await receive_submission(request, job_id, services.store, services.settings)
     job = new_job(
         job_id=job_id,
+        kind=submission.kind,
         config=submission.config.model_dump(mode="json"),
         inputs=submission.inputs,
         max_attempts=services.settings.max_attempts,

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 @router.post("", status_code=202, operation_id="create_job", responses=RESPONSES, openapi_extra=REQUEST_BODY)
 async def create(request: Request, response: Response, services: ServicesDep) -> JobView:
-    """Takes a model and a dataset and queues a job that compresses the model."""
+    """Takes a model, and a dataset where the job is not of kind inspect, and queues the job."""
     return to_job_view(await create_job(request, response, services))
 
 

@@ -9,6 +9,8 @@
     ├── UnknownPart               422
     ├── DuplicatePart             422
     ├── ConflictingParts          422
+    ├── UnexpectedPart            422
+    ├── InvalidKind               422
     ├── InvalidDatasetRef         422
     ├── JobNotFound               404
     ├── ArtifactNotFound          404
@@ -90,6 +92,14 @@ class DuplicatePart(ApiError):
 
 class ConflictingParts(ApiError):
     code, title, status = "conflicting_parts", "Two parts of the form say the same thing", 422
+
+
+class UnexpectedPart(ApiError):
+    code, title, status = "unexpected_part", "A job of this kind takes no such part", 422
+
+
+class InvalidKind(ApiError):
+    code, title, status = "invalid_kind", "There is no such kind of job", 422
 
 
 class InvalidDatasetRef(ApiError):

@@ -1,9 +1,11 @@
-"""/v1/jobs/{job_id}/report: what the run found."""
+"""/v1/jobs/{job_id}/report: what the run or the inspection found."""
 
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from compressor.inspection import Inspection
+from compressor.protocol import INSPECTION, Kind
 from compressor.report import Report
 from service.api.dependencies import FinishedJobDep, ServicesDep
 from service.api.download import to_file_response
@@ -11,9 +13,9 @@ from service.api.problems import ArtifactNotFound, document
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/report", tags=["artifacts"])
 
-REPORT = "report.json"
+REPORTS: dict[Kind, str] = {"compress": "report.json", "inspect": INSPECTION}
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"model": Report},
+    200: {"model": Report | Inspection},
     304: {"description": "The report is the one that If-None-Match names."},
     **document(404, 409, 422),
 }
@@ -22,8 +24,8 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.head("", include_in_schema=False)
 @router.get("", operation_id="get_report", responses=RESPONSES, response_class=Response)
 def get_report(request: Request, job: FinishedJobDep, services: ServicesDep) -> Response:
-    """The artifact report.json, byte for byte."""
+    """The artifact report.json, byte for byte; inspection.json where the job is of kind inspect."""
     for artifact in job.artifacts:
-        if artifact.name == REPORT:
+        if artifact.name == REPORTS[job.kind]:
             return to_file_response(request, services.store, artifact, "inline")
     raise ArtifactNotFound(f"The job is {job.status.value} and has no report.", param="job_id", suggestion="The job's `error` says why.")

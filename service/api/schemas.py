@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from compressor.config import CompressionConfig
 from compressor.errors import Problem
+from compressor.protocol import Kind
 from service.jobs.job import Job
 from service.jobs.states import Status
 
@@ -33,7 +34,7 @@ class JobView(BaseModel):
     """A job. `error` is the problem object of a job that failed or missed its accuracy budget."""
 
     id: str
-    kind: Literal["compress"]
+    kind: Kind
     status: Status
     phase: str | None = Field(description="step of the run; null before the first")
     progress: float = Field(ge=0.0, le=1.0, description="part of the run that is done")

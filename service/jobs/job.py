@@ -3,14 +3,13 @@
 import secrets
 import time
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from compressor.errors import Problem
+from compressor.protocol import Kind
 from service.jobs.states import TERMINAL, Status
-
-Kind = Literal["compress"]
 
 
 class JobInput(BaseModel):
@@ -84,10 +83,13 @@ def new_job_id() -> str:
     return f"job_{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
-def new_job(*, config: dict[str, Any], inputs: dict[str, JobInput], max_attempts: int = 3, job_id: str | None = None) -> Job:
+def new_job(
+    *, config: dict[str, Any], inputs: dict[str, JobInput], kind: Kind = "compress", max_attempts: int = 3, job_id: str | None = None
+) -> Job:
     """A queued job. `job_id` where the inputs were stored under an id drawn before."""
     return Job(
         id=job_id or new_job_id(),
+        kind=kind,
         config=config,
         inputs=inputs,
         max_attempts=max_attempts,

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -34,11 +34,16 @@ def fetch(job: Job, store: ObjectStore, folder: Path, data_roots: Sequence[Path]
             logger.info("%s resumes from the checkpoint of attempt %d", job.id, fence)
             break
     trainer_input = TrainerInput(
+        kind=job.kind,
         model=Path(inputs["model"]),
-        data=DataReference(train=inputs["dataset"], validation=inputs.get("validation"), test=inputs.get("test")),
+        data=_data_of(inputs) if job.kind == "compress" else None,
         config=CompressionConfig.parse(job.config),
     )
     (folder / TRAINER_INPUT).write_text(trainer_input.model_dump_json())
+
+
+def _data_of(inputs: Mapping[str, str]) -> DataReference:
+    return DataReference(train=inputs["dataset"], validation=inputs.get("validation"), test=inputs.get("test"))
 
 
 def _fetch_input(name: str, source: JobInput, store: ObjectStore, folder: Path, data_roots: Sequence[Path]) -> str:

@@ -49,7 +49,7 @@ def test_a_run_delivers_its_folder_and_a_missed_budget_too(folder: Path) -> None
     assert report["verdict"] in done.stdout
     assert f"{report['weights']['nnz']:,}" in done.stdout
     assert all(warning in done.stdout for warning in report["warnings"])
-    assert [line.split()[0] for line in done.stderr.splitlines()][:4] == ["validate", "load", "evaluate", "fit"]
+    assert [line.split()[0] for line in done.stderr.splitlines()][:5] == ["validate", "load", "evaluate", "probe", "fit"]
 
     missed = compress(folder, "digits.onnx", "builtin:digits", "--force", settings=[*QUICK, "max_metric_drop=0", "beta=100", "epochs=20"])
     assert missed.returncode == 3, missed.stderr

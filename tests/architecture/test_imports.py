@@ -39,7 +39,9 @@ def test_whole_service_loads_no_torch() -> None:
     assert top_level_after_importing(modules) & HEAVY == set()
 
 
-@pytest.mark.parametrize("module", ["compressor", "compressor.config", "compressor.errors", "compressor.protocol", "compressor.report"])
+@pytest.mark.parametrize(
+    "module", ["compressor", "compressor.config", "compressor.errors", "compressor.inspection", "compressor.protocol", "compressor.report"]
+)
 def test_torch_free_module_of_the_library_loads_no_torch(module: str) -> None:
     assert top_level_after_importing([module]) & HEAVY == set()
 

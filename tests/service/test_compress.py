@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from compressor.config import CompressionConfig
 from compressor.errors import ClientError, GateNotMet, InvalidConfig, Problem, error_classes
 from service.cli import main
-from service.compress import exit_code, read_config
+from service.foreground import exit_code, read_config
 
 
 def to_problem(code: str) -> Problem:

@@ -5,13 +5,24 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import get_args
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from compressor.config import CompressionConfig
 from compressor.errors import InvalidConfig
-from service.api.problems import ConflictingParts, DuplicatePart, InvalidMultipart, MissingPart, PayloadTooLarge, UnknownPart
+from compressor.protocol import Kind
+from service.api.problems import (
+    ConflictingParts,
+    DuplicatePart,
+    InvalidKind,
+    InvalidMultipart,
+    MissingPart,
+    PayloadTooLarge,
+    UnexpectedPart,
+    UnknownPart,
+)
 from service.api.uploads.framing import DatasetSkimmer, ModelSkimmer, Skimmer
 from service.api.uploads.multipart import Event, FormReader, PartEnd, PartStart
 from service.api.uploads.references import check_reference
@@ -20,18 +31,23 @@ from service.settings import Settings
 from service.storage.keys import input_key, job_prefix
 from service.storage.store import ObjectStore
 
-MODEL, CONFIG = "model", "config"
+MODEL, CONFIG, KIND = "model", "config", "kind"
+KINDS: tuple[Kind, ...] = get_args(Kind)
 DATA_PARTS = ("dataset", "validation", "test")
 # Part with a reference -> the input that it gives.
 REFERENCE_PARTS = {f"{part}_ref": part for part in DATA_PARTS}
-PARTS = (MODEL, *DATA_PARTS, *REFERENCE_PARTS, CONFIG)
+PARTS = (KIND, MODEL, *DATA_PARTS, *REFERENCE_PARTS, CONFIG)
 MAX_TEXT_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What was asked for. `inputs` has `model` and `dataset`, perhaps `validation` and `test`; uploaded files are complete in the store."""
+    """What was asked for; uploaded files are complete in the store.
 
+    `inputs` has `model` and, for a job that compresses, `dataset`, perhaps `validation` and `test`.
+    """
+
+    kind: Kind
     config: CompressionConfig
     inputs: dict[str, JobInput]
 
@@ -65,6 +81,7 @@ async def _read_events(request: Request, max_bytes: int) -> AsyncGenerator[Event
 
 
 async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: ObjectStore, settings: Settings) -> Submission:
+    kind: Kind = "compress"
     config = CompressionConfig()
     inputs: dict[str, JobInput] = {}
     seen: set[str] = set()
@@ -74,18 +91,19 @@ async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: Objec
         name, given = event.name, REFERENCE_PARTS.get(event.name, event.name)
         _check_name(name, given, seen, inputs)
         seen.add(name)
+        if name == KIND:
+            kind = _parse_kind(await _receive_text(events, name))
+        # Before the next file is received; the parts come in any order.
+        _check_kind(kind, seen)
         if name == CONFIG:
             config = _parse_config(await _receive_text(events, name))
         elif name in REFERENCE_PARTS:
             text = await _receive_text(events, name)
             inputs[given] = await run_in_threadpool(check_reference, text, name, settings.data_roots)
-        else:
+        elif name != KIND:
             inputs[name] = await _receive_file(events, event, job_id, store, settings.max_model_bytes if name == MODEL else None)
-    for name in (MODEL, "dataset"):
-        if name not in inputs:
-            alternative = " or dataset_ref" if name == "dataset" else ""
-            raise MissingPart(f"The form has no part {name}{alternative}.", param=name, suggestion=f"Add it: curl -F {name}=@FILE.")
-    return Submission(config, inputs)
+    _check_complete(kind, inputs)
+    return Submission(kind, config, inputs)
 
 
 def _check_name(name: str, given: str, seen: set[str], inputs: dict[str, JobInput]) -> None:
@@ -95,6 +113,20 @@ def _check_name(name: str, given: str, seen: set[str], inputs: dict[str, JobInpu
         raise DuplicatePart(f"The part {name!r} comes twice.", param=name, suggestion="Send each part once.")
     if given in inputs:
         raise ConflictingParts(f"Both {given!r} and {given + '_ref'!r} are there.", param=name, suggestion="Send one of the two.")
+
+
+def _check_kind(kind: Kind, seen: set[str]) -> None:
+    rows = next((name for name in (*DATA_PARTS, *REFERENCE_PARTS) if name in seen), None)
+    if kind == "inspect" and rows is not None:
+        detail = f"A job of kind inspect reads no rows, and the form has the part {rows!r}."
+        raise UnexpectedPart(detail, param=rows, suggestion="Leave the part out, or let kind be compress.")
+
+
+def _check_complete(kind: Kind, inputs: dict[str, JobInput]) -> None:
+    for name in (MODEL, "dataset") if kind == "compress" else (MODEL,):
+        if name not in inputs:
+            alternative = " or dataset_ref" if name == "dataset" else ""
+            raise MissingPart(f"The form has no part {name}{alternative}.", param=name, suggestion=f"Add it: curl -F {name}=@FILE.")
 
 
 async def _part_chunks(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
@@ -116,6 +148,14 @@ async def _receive_text(events: AsyncIterator[Event], name: str) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise InvalidMultipart(f"The part {name!r} is not UTF-8 text.", param=name, suggestion="Send it as UTF-8.") from None
+
+
+def _parse_kind(text: str) -> Kind:
+    for kind in KINDS:
+        if text == kind:
+            return kind
+    shown = text if len(text) <= 80 else text[:77] + "..."
+    raise InvalidKind(f"{shown!r} is no kind of job.", param=KIND, suggestion=f"The kinds are: {', '.join(KINDS)}.")
 
 
 def _parse_config(text: str) -> CompressionConfig:

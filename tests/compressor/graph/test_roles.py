@@ -153,3 +153,41 @@ def test_absent_inputs_and_outputs_are_not_one_value() -> None:
     arrays = {"v": values(4, 3), "w": values(4, 3), "high": np.array(9, np.float32)}
     module = OnnxModule(model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 3]}, arrays))
     assert module.weight_names == ("w",)
+
+
+REASONS: dict[str, tuple[list[NodeProto], np.ndarray, str, bool]] = {
+    "mask": ([node("Add", ["h", "t"], "y")], np.full((1, 3), -1e9, np.float32), "it is a fixed mask (Add node 'y')", False),
+    "bias": ([node("Gemm", ["h", "w", "t"], "y")], values(1, 3), "it is a bias or scale (Gemm node 'y')", True),
+    "slope": ([node("PRelu", ["h", "t"], "y")], values(1, 3), "it is a bias or scale (PRelu node 'y')", True),
+    "factor": ([node("Mul", ["h", "t"], "y")], values(1, 3), "it meets the data outside of a weight slot (Mul node 'y')", True),
+    "number": ([node("Mul", ["h", "t"], "y")], values(1, 1), "it is a single number (Mul node 'y')", False),
+    "gain": (
+        [node("Mul", ["w", "t"], "scaled"), node("MatMul", ["h", "scaled"], "y")],
+        values(1, 3),
+        "it holds one number for each channel of a weight (Mul node 'scaled')",
+        True,
+    ),
+    "threshold": (
+        [node("Greater", ["h", "t"], "above"), node("Where", ["above", "h", "zero"], "y")],
+        values(1, 3),
+        "it is read where nothing learns: a condition, bound or statistic (Greater node 'above')",
+        False,
+    ),
+    "choice": (
+        [node("MatMul", ["h", "t"], "scores"), node("Hardmax", ["scores"], "first"), node("Add", ["h", "first"], "y")],
+        values(3, 3),
+        "no gradient of the output comes back to it (MatMul node 'scores')",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_what_is_no_weight_says_why(case: str) -> None:
+    steps, array, reason, trained = REASONS[case]
+    nodes = [node("MatMul", ["x", "w"], "h"), *steps]
+    arrays = {"w": values(3, 3), "t": array, "zero": np.zeros(1, np.float32)}
+    module = OnnxModule(model_of(nodes, {"x": ["n", 3]}, {"y": ["n", 3]}, arrays))
+    assert module.uncovered == {"t": reason}
+    assert ("t" in module.tensors()) == trained
+    assert sum(module.operators.values()) == len(nodes)

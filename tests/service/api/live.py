@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import uvicorn
 
+from compressor.protocol import Kind
 from service.app import create_app
 from service.jobs.engine import create_engine
 from service.jobs.job import Artifact, Job, JobInput, new_job
@@ -40,9 +41,9 @@ class LiveService:
         files = [f"{folder}/{name}" for folder, _, names in os.walk(self.settings.store_root) for name in names]
         return sorted(files) + [job.id for job in self.jobs.list_recent(100)]
 
-    def insert_finished(self, status: Status, files: dict[str, bytes]) -> Job:
+    def insert_finished(self, status: Status, files: dict[str, bytes], kind: Kind = "compress") -> Job:
         """A job that has ended with these artifacts."""
-        queued = new_job(config={}, inputs={"model": JobInput(key="k"), "dataset": JobInput(ref="builtin:digits")})
+        queued = new_job(kind=kind, config={}, inputs={"model": JobInput(key="k"), "dataset": JobInput(ref="builtin:digits")})
         artifacts = []
         for name, data in files.items():
             key = artifact_key(queued.id, 1, name)

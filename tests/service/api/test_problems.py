@@ -165,5 +165,5 @@ def test_every_reference_of_the_description_leads_somewhere(description: dict[st
         return set().union(*(references(value) for value in node)) if isinstance(node, list) else set()
 
     assert {reference.removeprefix("#/components/schemas/") for reference in references(description)} <= set(schemas)
-    assert {"CompressionConfig", "Report", "Problem", "JobView"} <= set(schemas)
+    assert {"CompressionConfig", "Inspection", "Report", "Problem", "JobView"} <= set(schemas)
     assert not any("ValidationError" in name for name in schemas)

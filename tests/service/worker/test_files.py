@@ -7,12 +7,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from service.jobs.job import new_job_id
+from compressor.config import CompressionConfig
+from compressor.protocol import TRAINER_INPUT, DataReference, TrainerInput
+from service.jobs.job import JobInput, new_job, new_job_id
 from service.storage import keys
-from service.worker.files import UPLOAD_IDLE_S, discard_unclaimed
+from service.worker.files import UPLOAD_IDLE_S, discard_unclaimed, fetch
 from tests.service.storage.objects import put_bytes
 from tests.service.worker.workplace import Workplace, small_settings
 
@@ -89,3 +92,17 @@ def test_a_worker_removes_them_when_it_starts(workplace: Workplace) -> None:
     with workplace.dispatcher():
         workplace.wait_until_finished(workplace.submit())
     assert files(workplace, orphan) == []
+
+
+@pytest.mark.parametrize("kind", ["compress", "inspect"])
+def test_the_trainer_is_told_the_kind_and_gets_rows_only_to_compress(
+    workplace: Workplace, tmp_path: Path, kind: Literal["compress", "inspect"]
+) -> None:
+    key = keys.input_key("job_a", "model", ".onnx")
+    put_bytes(workplace.store, key, b"model")
+    rows = {"dataset": JobInput(ref="builtin:digits")} if kind == "compress" else {}
+    fetch(new_job(kind=kind, config={"seed": 4}, inputs={"model": JobInput(key=key), **rows}), workplace.store, tmp_path, ())
+    given = TrainerInput.model_validate_json((tmp_path / TRAINER_INPUT).read_bytes())
+    data = DataReference(train="builtin:digits") if kind == "compress" else None
+    assert given == TrainerInput(kind=kind, model=given.model, data=data, config=CompressionConfig(seed=4))
+    assert (tmp_path / given.model).read_bytes() == b"model"

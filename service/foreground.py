@@ -1,0 +1,104 @@
+"""A trainer in the foreground of this terminal: what `bayespress compress` and `bayespress inspect` share, from options to exit codes."""
+
+import asyncio
+import json
+import signal
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from compressor.config import CompressionConfig
+from compressor.errors import ClientError, CompressionError, InvalidConfig, Problem, error_classes
+from compressor.protocol import TRAINER_INPUT, ExitCode, OnProgress, Progress, TrainerInput
+from service.summary import print_problem
+from service.worker.trainer_process import Limits, Outcome, TrainerProcess
+
+# 128 + SIGINT, as shells have it.
+INTERRUPTED = 130
+
+
+@contextmanager
+def exits(console: Console) -> Iterator[None]:
+    """What goes wrong inside becomes three lines and an exit code."""
+    try:
+        yield
+    except CompressionError as error:
+        exit_with(error.to_problem(), console)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        console.print("interrupted; nothing was written")
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        exit_with(CompressionError(str(error), suggestion="Check the folder's permissions and free space.").to_problem(), console)
+
+
+def exit_with(problem: Problem, console: Console) -> NoReturn:
+    print_problem(problem, console)
+    raise typer.Exit(exit_code(problem)) from None
+
+
+def exit_code(problem: Problem) -> ExitCode:
+    classes = {cls.code: cls for cls in error_classes()}
+    cls = classes.get(problem.code, CompressionError)
+    if problem.code == "gate_not_met":
+        return ExitCode.GATE_NOT_MET
+    return ExitCode.CLIENT_ERROR if issubclass(cls, ClientError) else ExitCode.FAILED
+
+
+def read_config(path: Path | None, settings: list[str]) -> CompressionConfig:
+    """The options of the file, then those of --set, whose values are JSON where they can be read as such."""
+    values = _read_config_file(path) if path else {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise InvalidConfig(f"{setting!r} is not KEY=VALUE.", param="--set", suggestion="Write for example --set seed=1.")
+        try:
+            values[key.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            values[key.strip()] = text
+    return CompressionConfig.parse(values)
+
+
+def _read_config_file(path: Path) -> dict[str, Any]:
+    parse: Callable[[str], Any] = json.loads if path.suffix.lower() == ".json" else tomllib.loads
+    try:
+        values = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidConfig(f"{path}: {error}", param="config", suggestion="Give a JSON file (.json) or a TOML file.") from None
+    if not isinstance(values, dict):
+        raise InvalidConfig(f"{path} holds no object.", param="config", suggestion='Write options as {"seed": 1}.')
+    return values
+
+
+def check_installation() -> None:
+    if find_spec("torch") is None:
+        raise CompressionError("The trainer needs PyTorch, which is not installed.", suggestion="pip install 'bayespress[worker]'")
+
+
+def existing(path: Path, error: type[ClientError], param: str) -> Path:
+    if not path.is_file():
+        raise error(f"{path} is not a file.", param=param, suggestion="Check the path.")
+    return path.absolute()
+
+
+def run_trainer(workdir: Path, trainer_input: TrainerInput, on_progress: OnProgress) -> Outcome:
+    """Runs the same child process that the service starts, in `workdir`, to its end."""
+    (workdir / TRAINER_INPUT).write_text(trainer_input.model_dump_json())
+    return asyncio.run(_run_trainer(workdir, on_progress))
+
+
+async def _run_trainer(workdir: Path, on_progress: OnProgress) -> Outcome:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  we are inside it
+    # As Ctrl-C does: leave the block below, which ends the trainer.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    async with TrainerProcess(workdir, Limits()) as trainer:
+        async for line in trainer.lines():
+            if isinstance(line, Progress):
+                on_progress(line)
+        return await trainer.outcome()
