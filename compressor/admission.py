@@ -11,7 +11,9 @@ import numpy as np
 import onnx
 import torch
 
+from compressor.architecture import export_architecture
 from compressor.artifacts import runtime
+from compressor.config import WEIGHTS_SUFFIX, CompressionConfig, check_architecture
 from compressor.errors import GraphTooLarge, UnsupportedModel
 from compressor.graph.cost import Cost, measure_cost, to_meta
 from compressor.graph.gaussian import GaussianValue
@@ -37,7 +39,7 @@ class AdmittedModel:
 
     Attributes:
         path: the client's file.
-        proto: its graph, as it came.
+        proto: its graph, as it came or as it was built from the architecture.
         inference: its graph with BatchNormalization and Dropout out of training mode, which is what its metric and speed are measured on.
         module: the graph as a trainable module, on the CPU.
     """
@@ -48,22 +50,29 @@ class AdmittedModel:
     module: OnnxModule
 
 
-def admit(path: Path, output: str | None = None) -> AdmittedModel:
+def admit(path: Path, config: CompressionConfig | None = None) -> AdmittedModel:
     """The model of an untrusted file.
 
     Args:
-        path: an ONNX file.
-        output: name of the output to take; the first float output where it is None.
-    Raises: ModelError or UnsupportedTask, by the subclass that says what is wrong, with the place and the remedy.
+        path: an ONNX file, or a safetensors file of the weights of `config.architecture`.
+        config: of its options `output`, `architecture` and `image_size` count; the defaults where it is None.
+    Raises: ModelError, InvalidConfig or UnsupportedTask, by the subclass that says what is wrong, with the place and the remedy.
     """
+    config = config or CompressionConfig()
+    is_weights_alone = path.suffix == WEIGHTS_SUFFIX
+    check_architecture(config, is_weights_alone)
     size = path.stat().st_size
     if size > MAX_MODEL_BYTES:
         raise GraphTooLarge(
             f"The file has {size:,} bytes; at most {MAX_MODEL_BYTES:,} are taken.", param="model", suggestion="Upload a smaller model."
         )
-    proto = parse_model(path.read_bytes())
+    if is_weights_alone and config.architecture is not None:
+        data = export_architecture(path, config.architecture, config.image_size)
+    else:
+        data = path.read_bytes()
+    proto = parse_model(data)
     inference = to_inference(proto)
-    module = OnnxModule(proto, output)
+    module = OnnxModule(proto, config.output)
     if module.example is not None:
         check_parity(module, inference, module.example)
     return AdmittedModel(path, proto, inference, module)

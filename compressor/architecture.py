@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 from compressor.errors import GraphTooLarge, InvalidConfig, InvalidModel, UnsupportedModel
 
-SUFFIX = ".safetensors"
-
 _MAX_PARAMETERS = 2**29  # a file of 2 GiB in float32
 _OPSET = 20
 

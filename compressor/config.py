@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compressor.errors import InvalidConfig
 
+WEIGHTS_SUFFIX = ".safetensors"  # of a model that comes without a graph
+
 Prior = Literal["ard", "log_uniform"]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 

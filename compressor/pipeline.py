@@ -37,7 +37,7 @@ def compress(
     """Makes a trained ONNX classifier smaller inside an accuracy budget.
 
     Args:
-        model_path: an ONNX file whose output is one score per class, [N, C].
+        model_path: an ONNX file whose output is one score per class, [N, C]; or a safetensors file and `config.architecture`.
         data: local files of rows and integer labels; absent validation and test parts are carved from train.
         config: the options.
         out_dir: receives model.onnx, weights.safetensors, split.npz and report.json; made where it is absent.
@@ -53,7 +53,7 @@ def compress(
 
     tracker.enter("validate")
     device = resolve_device(config.device)
-    model = admit(model_path, config.output)
+    model = admit(model_path, config)
     num_classes = largest_class_count(model.module)
 
     tracker.enter("load")

@@ -54,8 +54,8 @@ def inspect(model_path: Path | str, config: CompressionConfig | None = None, on_
     """What `compress` would do with a model: the same checks, and none of the training.
 
     Args:
-        model_path: an ONNX file.
-        config: of its options `output`, `batch_size` and `device` count; the defaults where it is None.
+        model_path: an ONNX file, or a safetensors file and `config.architecture`.
+        config: of its options `output`, `architecture`, `image_size`, `batch_size` and `device` count; the defaults where it is None.
         on_progress: told of the phases.
     Returns: the inspection; it writes nothing.
     Raises: ModelError or UnsupportedTask, as `compress` would before it reads any row.
@@ -64,7 +64,7 @@ def inspect(model_path: Path | str, config: CompressionConfig | None = None, on_
     tracker = ProgressTracker(on_progress)
 
     tracker.enter("validate")
-    model = admit(path, options.output)
+    model = admit(path, options)
     columns = count_columns(model.module.output.shape, model.module.head) if model.module.output.shape else None
 
     tracker.enter("estimate")

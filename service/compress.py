@@ -18,7 +18,7 @@ REPORT = "report.json"
 
 
 def compress(
-    model: Annotated[Path, typer.Argument(help="ONNX file of a trained classifier.")],
+    model: Annotated[Path, typer.Argument(help="ONNX file of a trained classifier; or a .safetensors file, with --set architecture=NAME.")],
     dataset: Annotated[str, typer.Argument(help="Training rows: a .parquet or .npz file, or builtin:digits.")],
     validation: Annotated[str | None, typer.Option(help="Rows that choose the point; carved from DATASET where absent.")] = None,
     test: Annotated[str | None, typer.Option(help="Rows that measure the result; carved from DATASET where absent.")] = None,

@@ -21,6 +21,7 @@ from service.worker.trainer_process import Limits, Outcome, TrainerProcess
 
 # 128 + SIGINT, as shells have it.
 INTERRUPTED = 130
+TEXT_OPTIONS = {name for name, field in CompressionConfig.model_fields.items() if field.annotation == str | None}
 
 
 @contextmanager
@@ -51,17 +52,23 @@ def exit_code(problem: Problem) -> ExitCode:
 
 
 def read_config(path: Path | None, settings: list[str]) -> CompressionConfig:
-    """The options of the file, then those of --set, whose values are JSON where they can be read as such."""
+    """The options of the file, then those of --set, whose values are JSON where they can be read as such and the option is no text."""
     values = _read_config_file(path) if path else {}
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator:
             raise InvalidConfig(f"{setting!r} is not KEY=VALUE.", param="--set", suggestion="Write for example --set seed=1.")
-        try:
-            values[key.strip()] = json.loads(text)
-        except json.JSONDecodeError:
-            values[key.strip()] = text
+        values[key.strip()] = _read_value(key.strip(), text)
     return CompressionConfig.parse(values)
+
+
+def _read_value(key: str, text: str) -> Any:
+    if key in TEXT_OPTIONS and text != "null":
+        return text  # torch's older exporter calls an output 374
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:

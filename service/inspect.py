@@ -1,6 +1,5 @@
 """`bayespress inspect`: what a run would make of a model, in this terminal and in seconds; the trainer is the child process of all runs."""
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +15,7 @@ from service.overview import print_inspection
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="ONNX file of a trained classifier.")],
+    model: Annotated[Path, typer.Argument(help="ONNX file of a trained classifier; or a .safetensors file, with --set architecture=NAME.")],
     output: Annotated[
         str | None, typer.Option(help="Name of the output with the class scores.", show_default="the first float output")
     ] = None,
@@ -32,7 +31,7 @@ def inspect(
     with exits(console):
         check_installation()
         path = existing(model, InvalidModel, "model")
-        settings = [*(set_ or []), *([f"output={json.dumps(output)}"] if output is not None else [])]
+        settings = [*(set_ or []), *([f"output={output}"] if output is not None else [])]
         trainer_input = TrainerInput(kind="inspect", model=path, config=read_config(config, settings))
         if out is not None:
             _check_target(out, path)

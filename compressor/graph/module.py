@@ -1,7 +1,7 @@
 """`OnnxModule`: an ONNX graph as one trainable torch module."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from compressor.graph.program import Program
 from compressor.graph.reader import Graph, read_graph
 from compressor.graph.roles import Role, numbers_of, roles_of, treatments_of, uncovered_of
 from compressor.graph.tensors import FLOAT_TYPES, in_compute, to_torch, torch_dtype
-from compressor.graph.trial import settle
+from compressor.graph.trial import indivisible_weights, settle
 
 # What the graph ends in, where that says how the output is meant.
 Head = Literal["scores", "softmax", "sigmoid"]
@@ -70,6 +70,8 @@ class OnnxModule(nn.Module):
         self.static_batch = _static_batch(self.inputs)
         nodes = graph.needed_nodes([chosen.name])
         self.head, self._logits_name = _find_logits(nodes, chosen.name)
+        self.weight_names: tuple[str, ...] = ()
+        self.treatments: dict[str, frozenset[Flow]] = {}
         self._build(graph, nodes, {chosen.name, self._logits_name})
         self.per_row = False
         settled = settle(self, self.static_batch)
@@ -77,6 +79,19 @@ class OnnxModule(nn.Module):
         if settled.output_shape is not None:  # exporters often leave sizes of the output open that the run has shown
             batch = self.output.shape[0] if self.output.shape else None
             self.output = replace(self.output, shape=(batch, *settled.output_shape))
+        self._leave_out(indivisible_weights(self))
+
+    def _leave_out(self, names: Collection[str]) -> None:
+        """These are no weights after all."""
+        self.weight_names = tuple(name for name in self.weight_names if name not in names)
+        self.treatments = {name: flows for name, flows in self.treatments.items() if name not in names}
+        self.uncovered |= dict.fromkeys(names, "it is divided by its own size, which is 0 where all of it is pruned")
+        if not self.weight_names:
+            raise NoWeights(
+                "Every weight is divided by its own size, and cannot be pruned so.",
+                param="model",
+                suggestion="Remove weight normalisation before the export (torch.nn.utils.parametrize.remove_parametrizations).",
+            )
 
     def _build(self, graph: Graph, nodes: Sequence[Node], outputs: set[str]) -> None:
         read = {name for node in nodes for name in node.inputs}.union(outputs)
@@ -106,8 +121,8 @@ class OnnxModule(nn.Module):
         live = {name for node in nodes if has_live_statistics(node) for name in node.inputs[3:5]}
         self._statistics = tuple(binding for binding in buffers if binding.name in live)
         self._trainable = frozenset(binding.name for binding in parameters)
-        self.weight_names: tuple[str, ...] = tuple(name for name, role in roles.items() if role is Role.WEIGHT)
-        self.treatments: dict[str, frozenset[Flow]] = treatments_of(nodes, outputs, self.weight_names, inputs)
+        self.weight_names = tuple(name for name, role in roles.items() if role is Role.WEIGHT)
+        self.treatments = treatments_of(nodes, outputs, self.weight_names, inputs)
         self.uncovered: dict[str, str] = uncovered_of(nodes, outputs, floats, inputs)
         self.operators: dict[str, int] = dict(Counter(node.op_type for node in nodes))
         self._sampled = frozenset(name for name, flows in self.treatments.items() if flows == {Flow.SAMPLED})

@@ -63,13 +63,14 @@ def uncovered_of(
 
 
 def numbers_of(nodes: Sequence[Node]) -> set[str]:
-    """The values that are only read as plain numbers (shapes, scales, bounds), and so belong on the CPU."""
+    """The values that only end up as plain numbers (shapes, scales, bounds), and so belong on the CPU."""
     numbers: set[str] = set()
     others: set[str] = set()
-    for node in nodes:
+    for node in reversed(nodes):
         settings = OPERATORS[node.op_type].settings
+        makes_numbers = all(name in numbers and name not in others for name in node.outputs if name)
         for slot, name in enumerate(node.inputs):
-            (numbers if slot in settings else others).add(name)
+            (numbers if makes_numbers or slot in settings else others).add(name)
     return numbers - others
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compressor.errors import ClientError, GraphTooLarge, InvalidModel, UnsupportedModel
 from compressor.graph.cost import measure_cost, to_meta
-from compressor.graph.ops.table import MAX_MADE_ELEMENTS
+from compressor.graph.ops.table import MAX_MADE_ELEMENTS, Flow
 
 if TYPE_CHECKING:
     from compressor.graph.module import OnnxModule, ValueSpec
@@ -60,6 +60,22 @@ def settle(module: "OnnxModule", static_batch: int | None) -> Settled:
         result = _run(module, example)
         per_row = static_batch is not None and _needs_rows_one_by_one(module, example, result, static_batch)
         return Settled(example, tuple(result.shape[1:]), per_row)
+    finally:
+        module.training = training
+
+
+@torch.no_grad()
+def indivisible_weights(module: "OnnxModule") -> set[str]:
+    """The weights that the graph divides by their own norm, or the like: no number comes out where one of them is zero all over."""
+    if module.example is None:
+        return set()
+    computed = [name for name, flows in module.treatments.items() if Flow.SAMPLED in flows]
+    training, module.training = module.training, False
+    try:
+        usual = bool(_run(module, module.example).isfinite().all())
+        tensors = module.tensors()
+        zeros = {name: {name: torch.zeros_like(tensors[name])} for name in computed if usual}
+        return {name for name, values in zeros.items() if not bool(module(*module.example, values=values).isfinite().all())}
     finally:
         module.training = training
 

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
+from compressor.config import WEIGHTS_SUFFIX
 from compressor.errors import InvalidModel
 from service.api.uploads.framing import ModelSkimmer, Skimmer
 
-SAFETENSORS = ".safetensors"
 SAVE_WEIGHTS = "Save the weights with safetensors.torch.save_file(model.state_dict(), path), or send an ONNX file."
 
 _LENGTH_BYTES = 8
@@ -47,7 +47,7 @@ class SafetensorsSkimmer:
     """Raises InvalidModel where the header is no JSON object of tensors, or the file does not end where its last tensor does."""
 
     def __init__(self, param: str) -> None:
-        self.suffix: str | None = SAFETENSORS
+        self.suffix: str | None = WEIGHTS_SUFFIX
         self._param = param
         self._header = b""
         self._num_bytes = 0

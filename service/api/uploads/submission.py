@@ -10,7 +10,7 @@ from typing import get_args
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from compressor.config import CompressionConfig
+from compressor.config import WEIGHTS_SUFFIX, CompressionConfig, check_architecture
 from compressor.errors import InvalidConfig
 from compressor.protocol import Kind
 from service.api.problems import (
@@ -23,7 +23,8 @@ from service.api.problems import (
     UnexpectedPart,
     UnknownPart,
 )
-from service.api.uploads.framing import DatasetSkimmer, ModelSkimmer, Skimmer
+from service.api.uploads.framing import DatasetSkimmer, Skimmer
+from service.api.uploads.model_kinds import ModelFileSkimmer
 from service.api.uploads.multipart import Event, FormReader, PartEnd, PartStart
 from service.api.uploads.references import check_reference
 from service.jobs.job import JobInput
@@ -103,6 +104,7 @@ async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: Objec
         elif name != KIND:
             inputs[name] = await _receive_file(events, event, job_id, store, settings.max_model_bytes if name == MODEL else None)
     _check_complete(kind, inputs)
+    check_architecture(config, str(inputs[MODEL].key).endswith(WEIGHTS_SUFFIX))
     return Submission(kind, config, inputs)
 
 
@@ -174,7 +176,7 @@ class _Tally:
         self.name = name
         self.num_bytes = 0
         self.digest = hashlib.sha256()
-        self.skimmer: Skimmer = ModelSkimmer(name) if name == MODEL else DatasetSkimmer(name)
+        self.skimmer: Skimmer = ModelFileSkimmer(name) if name == MODEL else DatasetSkimmer(name)
         self._max_bytes = max_bytes
 
     async def passing(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

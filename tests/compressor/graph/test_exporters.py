@@ -30,7 +30,7 @@ EXPORTS = [
     *((name, "legacy-11") for name in ("lstm", "gru", "embedding", "unet")),
     *((name, "legacy-17") for name in ("lstm", "gru", "rnn", "embedding", "encoder", "attention", "unet")),
     *((name, "legacy-static") for name in ("lstm", "gru", "embedding", "encoder", "attention")),
-    *((name, "legacy-training") for name in ("gru", "encoder", "attention")),
+    *((name, "legacy-training") for name in ("gru", "encoder", "attention", "unet")),
     ("folding", "legacy-18"),
 ]
 

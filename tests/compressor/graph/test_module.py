@@ -344,3 +344,32 @@ def test_batch_normalisation_of_a_training_export_trains_as_in_torch_and_goes_ba
     got = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     with torch.no_grad():
         np.testing.assert_allclose(got, reference.eval()(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def weight_normalised(rows: np.ndarray) -> ModelProto:
+    """y = relu(x w) @ (g v / |v|), as PyTorch's weight norm is written where the exporter does not optimise."""
+    nodes = [
+        node("MatMul", ["x", "w"], "a"),
+        node("ReduceL2", ["v"], "size", axes=[1]),
+        node("Div", ["v", "size"], "unit"),
+        node("Mul", ["unit", "g"], "normed"),
+        node("Gemm", ["a", "normed"], "y", transB=1),
+    ]
+    arrays = {"w": values(4, 5), "v": rows, "g": values(3, 1, seed=1)}
+    return model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 3]}, arrays)
+
+
+def test_a_weight_that_is_divided_by_its_own_norm_is_trained_but_not_pruned() -> None:
+    module = OnnxModule(weight_normalised(values(3, 5, seed=2)))
+    assert module.weight_names == ("w",)
+    assert module.treatments.keys() == {"w"}
+    assert module.tensors().keys() == {"w", "v", "g"}
+    assert "divided" in module.uncovered["v"]
+
+
+def test_a_model_of_nothing_else_has_no_weights() -> None:
+    model = weight_normalised(values(3, 5, seed=2))
+    model.graph.node[-1].input[0] = "x"
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(values(3, 4), "v"))
+    with pytest.raises(NoWeights, match="divided"):
+        OnnxModule(model)
