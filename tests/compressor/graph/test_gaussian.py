@@ -117,11 +117,12 @@ def standardised() -> Case:
         node("ReduceMean", ["w"], "middle", axes=[0]),
         node("Sub", ["w", "middle"], "centred"),
         node("ReduceL2", ["centred"], "length", axes=[0]),
-        node("Div", ["centred", "length"], "unit"),
+        node("Max", ["length", "epsilon"], "divisor"),
+        node("Div", ["centred", "divisor"], "unit"),
         node("Mul", ["unit", "gain"], "weight"),
         node("MatMul", ["x", "weight"], "y"),
     ]
-    arrays = {"w": values(6, 3), "gain": values(1, 3, seed=1)}
+    arrays = {"w": values(6, 3), "gain": values(1, 3, seed=1), "epsilon": np.float32(1e-6)}
     return Case(model_of(nodes, {"x": ["n", 6]}, {"y": ["n", 3]}, arrays), (6,), shared=True)
 
 
