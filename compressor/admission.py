@@ -1,13 +1,16 @@
 """An untrusted model file let in, step by step, each cheaper than the harm that it prevents: bytes, structure, checker, import, a run
 without content, a run on random rows, the same rows in ONNX Runtime."""
 
+import mmap
 import os
 import resource
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 
@@ -16,9 +19,10 @@ from compressor.errors import GraphTooLarge, UnsupportedModel
 from compressor.graph.cost import Cost, measure_cost, to_meta
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.module import OnnxModule
-from compressor.graph.trial import without_content
+from compressor.graph.outputs import check_other_outputs
+from compressor.graph.trial import TRIAL_LIMITS, TRIAL_ROWS, without_content
 from compressor.graph.validate import parse_model
-from compressor.graph.write import to_inference
+from compressor.graph.write import to_inference, without_leftovers
 
 MAX_MODEL_BYTES = 2**31 - 1  # what protobuf can hold
 
@@ -37,7 +41,7 @@ class AdmittedModel:
 
     Attributes:
         path: the client's file.
-        proto: its graph, as it came.
+        proto: its graph as it came, but for nodes that no output needs and for what the exporter noted of shapes in between.
         inference: its graph with BatchNormalization and Dropout out of training mode, which is what its metric and speed are measured on.
         module: the graph as a trainable module, on the CPU.
     """
@@ -61,9 +65,10 @@ def admit(path: Path, output: str | None = None) -> AdmittedModel:
         raise GraphTooLarge(
             f"The file has {size:,} bytes; at most {MAX_MODEL_BYTES:,} are taken.", param="model", suggestion="Upload a smaller model."
         )
-    proto = parse_model(path.read_bytes())
+    parsed = parse_model(_mapped(path) if size else b"")
+    module = OnnxModule(parsed, output)
+    proto = without_leftovers(parsed)
     inference = to_inference(proto)
-    module = OnnxModule(proto, output)
     if module.example is not None:
         check_parity(module, inference, module.example)
     return AdmittedModel(path, proto, inference, module)
@@ -72,22 +77,39 @@ def admit(path: Path, output: str | None = None) -> AdmittedModel:
 def check_parity(module: OnnxModule, inference: onnx.ModelProto, rows: Sequence[torch.Tensor]) -> None:
     """What we train must be what ONNX Runtime runs: an operator that we read otherwise must not show only after hours of training.
 
-    Raises: UnsupportedModel where ONNX Runtime does not run the model, or gives other outputs.
+    Args:
+        module: a module that runs on `rows`.
+        inference: the graph that ONNX Runtime gets; from without_leftovers.
+        rows: one tensor for each input.
+    Raises:
+        UnsupportedModel: ONNX Runtime does not run the model, or gives other outputs.
+        UnsupportedOperator, GraphTooLarge: what it would compute beside the module's output is not known, or too much.
     """
+    check_other_outputs(inference, module.output.name, rows, TRIAL_LIMITS.times(_batches_in(rows, module.static_batch)))
     module.eval()
     with torch.no_grad():
         ours = module(*rows).cpu().double().numpy()
     arrays = [tensor.cpu().float().numpy() if tensor.dtype == torch.bfloat16 else tensor.cpu().numpy() for tensor in rows]
     found = runtime.run(inference.SerializeToString(), arrays, output=module.output.name)
-    tolerance = _HALF_TOLERANCE if found.dtype == np.float16 else _TOLERANCE
+    if ours.shape != found.shape:
+        raise _disagreement(f"shape {list(found.shape)} instead of {list(ours.shape)}")
+    _compare(ours, found)
+
+
+def _compare(ours: npt.NDArray[np.float64], found: npt.NDArray[Any]) -> None:
+    half = found.dtype == np.float16
+    tolerance = _HALF_TOLERANCE if half else _TOLERANCE
+    if half:  # what half precision cannot hold is infinite there
+        with np.errstate(over="ignore"):
+            ours = ours.astype(np.float16).astype(np.float64)
     theirs = found.astype(np.float64)
-    if ours.shape != theirs.shape:
-        raise _disagreement(f"shape {list(theirs.shape)} instead of {list(ours.shape)}")
     # Random rows may lead to a logarithm of something negative, here as there.
     finite = np.isfinite(ours) & np.isfinite(theirs)
+    if not np.array_equal(ours[~finite], theirs[~finite], equal_nan=True):
+        raise _disagreement("values that are finite here and not there, or the other way round")
     scale = float(np.abs(ours[finite]).max(initial=0.0)) or 1.0
-    difference = float(np.abs(ours - theirs)[finite].max(initial=0.0)) / scale
-    if difference > tolerance or not np.array_equal(np.isnan(ours), np.isnan(theirs)):
+    difference = float(np.abs(ours[finite] - theirs[finite]).max(initial=0.0)) / scale
+    if difference > tolerance:
         raise _disagreement(f"values that differ by {difference:.1e} of the largest; {tolerance:.0e} is accepted")
 
 
@@ -112,6 +134,16 @@ def available_bytes() -> int:
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return physical if limit == resource.RLIM_INFINITY else min(physical, limit)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _batches_in(rows: Sequence[torch.Tensor], static_batch: int | None) -> int:
+    """How many times the rows of a trial these are."""
+    return -(-len(rows[0]) // (static_batch or TRIAL_ROWS))
 
 
 def _disagreement(how: str) -> UnsupportedModel:

@@ -9,18 +9,20 @@ from onnx import ModelProto, ValueInfoProto
 from torch import Tensor, nn
 
 from compressor.errors import NoWeights, UnsupportedModel, UnsupportedTask
+from compressor.graph.content import check_count
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.node import Node
 from compressor.graph.ops.layout import casts_to_integers
 from compressor.graph.ops.table import Flow
 from compressor.graph.program import Program
 from compressor.graph.reader import Graph, read_graph
-from compressor.graph.roles import Role, numbers_of, roles_of, treatments_of
+from compressor.graph.roles import Role, check_finite_roles, numbers_of, roles_of, treatments_of
 from compressor.graph.tensors import FLOAT_TYPES, in_compute, to_torch, torch_dtype
 from compressor.graph.trial import settle
 
 # What the graph ends in, where that says how the output is meant.
 Head = Literal["scores", "softmax", "sigmoid"]
+_MAX_NUMBERS = 2**20  # of a constant that is read as sizes, axes or bounds
 _HEADS: dict[str, Head] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 
 
@@ -84,6 +86,7 @@ class OnnxModule(nn.Module):
         program = Program(nodes, outputs, floats)
         inputs = [spec.name for spec in self.inputs]
         roles = roles_of(nodes, outputs, floats, inputs)
+        check_finite_roles(roles, floats)
         numbers = numbers_of(nodes)
         parameters: list[_Binding] = []
         buffers: list[_Binding] = []
@@ -99,6 +102,8 @@ class OnnxModule(nn.Module):
                 self.register_buffer(key, tensor)
                 buffers.append(_Binding(name, slot, key))
             else:
+                if name in numbers:  # each becomes an object of Python
+                    check_count("plain numbers in a tensor", tensor.numel(), _MAX_NUMBERS, name)
                 host.append((slot, tensor))
         self._program, self._parameter_bindings, self._buffer_bindings, self._host = program, tuple(parameters), tuple(buffers), tuple(host)
         self._trainable = frozenset(binding.name for binding in parameters)

@@ -6,6 +6,7 @@ from enum import Enum, Flag, auto
 
 import numpy as np
 
+from compressor.graph.content import not_finite
 from compressor.graph.node import Node
 from compressor.graph.ops import OPERATORS, Flow, Operator
 from compressor.graph.ops.layout import casts_to_integers
@@ -55,6 +56,18 @@ def roles_of(nodes: Sequence[Node], outputs: Collection[str], floats: Mapping[st
         for slot, name in _learning_inputs(node):
             uses[name] |= _use_at(slot, operator, below, constant=data.isdisjoint(node.outputs))
     return {name: _role(uses[name], array) for name, array in floats.items()}
+
+
+def check_finite_roles(roles: Mapping[str, Role], floats: Mapping[str, np.ndarray]) -> None:
+    """No infinity in anything that learns.
+
+    The structural walk lets minus infinity pass, since masks are made of it; these are FIXED, and only the roles tell them from a bias.
+
+    Raises: InvalidModel.
+    """
+    for name, array in floats.items():
+        if roles[name] is not Role.FIXED and not bool(np.isfinite(array).all()):
+            raise not_finite(name)
 
 
 def numbers_of(nodes: Sequence[Node]) -> set[str]:
