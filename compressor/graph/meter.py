@@ -17,13 +17,12 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from compressor.errors import GraphTooLarge
+from compressor.graph.ops.table import MAX_PARTS
 from compressor.graph.workspace import convolution_bytes, pooled_elements
 
 # Up to here a tensor of the CPU is a shape, and is computed; beyond, it is data like any other, and only counted.
 MAX_HOST_ELEMENTS = 2**16
 MAX_ELEMENTS = 2**31  # of one tensor
-# Into which one operator may cut a tensor, such as the steps of a recurrent layer; each takes a Python object.
-MAX_PARTS = 2**14
 _MAX_REMEMBERED = 2**13
 
 _ATEN = torch.ops.aten

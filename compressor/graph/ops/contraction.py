@@ -92,7 +92,8 @@ def _is_whole(equation: _Equation, weight: int, shapes: Sequence[torch.Size], si
 
 
 def _labels(node: Node, term: str) -> Labels:
-    if not re.fullmatch(r"[A-Za-z]*(\.\.\.)?[A-Za-z]*", term):
+    # Possessive: without, a long term that does not match is tried at every split of it.
+    if not re.fullmatch(r"[A-Za-z]*+(\.\.\.)?[A-Za-z]*+", term):
         raise node.unsupported(f"the equation {node.string('equation', '')!r}")
     return tuple(re.findall(r"\.\.\.|[A-Za-z]", term))
 
