@@ -22,7 +22,9 @@ from compressor.graph.workspace import convolution_bytes, pooled_elements
 
 # Up to here a tensor of the CPU is a shape, and is computed; beyond, it is data like any other, and only counted.
 MAX_HOST_ELEMENTS = 2**16
-MAX_ELEMENTS = 2**31  # of one tensor
+_MAX_HOST_BYTES = 2**27  # of all of these together
+_MAX_ELEMENTS = 2**31  # of one tensor
+_MAX_RANK = 64  # more, torch cannot compute with; and ONNX Runtime takes fewer
 _MAX_REMEMBERED = 2**13
 
 _ATEN = torch.ops.aten
@@ -80,7 +82,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.flops = self.bytes = self.elements = 0
         self._limits = limits
-        self._live_bytes = 0
+        self._live_bytes = self._host_bytes = 0
         self._alive: dict[weakref.ref[Tensor], int] = {}
         self._plans: dict[Any, _Plan] = {}
         self._started = time.thread_time()
@@ -149,8 +151,13 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
 
     def _add(self, tensor: Tensor, viewed: Sequence[Tensor]) -> None:
         size = tensor.numel() * tensor.element_size()
+        if tensor.dim() > _MAX_RANK:
+            self._refuse(f"makes a tensor of {tensor.dim()} dimensions")
         self.bytes += size
-        if self.bytes > self._limits.bytes or tensor.numel() > MAX_ELEMENTS:
+        self._host_bytes += size if _has_content(tensor) else 0
+        if self._host_bytes > _MAX_HOST_BYTES:
+            self._refuse(f"makes shapes and numbers of more than {_MAX_HOST_BYTES:,} bytes")
+        if self.bytes > self._limits.bytes or tensor.numel() > _MAX_ELEMENTS:
             self._refuse(f"takes more than {self._limits.bytes:,} bytes")
         if self._limits.live_bytes is None:
             return

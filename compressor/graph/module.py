@@ -81,6 +81,8 @@ class OnnxModule(nn.Module):
     def _build(self, graph: Graph, nodes: Sequence[Node], outputs: set[str]) -> None:
         read = {name for node in nodes for name in node.inputs}.union(outputs)
         loaded = {name: constant.load() for name, constant in graph.constants.items() if name in read}
+        if strings := [name for name, found in loaded.items() if found is None]:
+            raise UnsupportedModel(f"The constant {strings[0]!r} holds text.", param=strings[0], suggestion="Export a model of numbers.")
         arrays = {name: found for name, found in loaded.items() if found is not None}
         floats = {name: array for name, (array, kind) in arrays.items() if kind in FLOAT_TYPES}
         program = Program(nodes, outputs, floats)

@@ -15,6 +15,7 @@ from compressor.graph.wire import check_wire
 
 MIN_OPSET, MAX_OPSET = 11, 23
 MAX_NODES = 20_000
+MAX_PRODUCTS = 5_000  # nodes that multiply by weights, which ONNX Runtime lays out anew for each; a network has some hundreds
 MAX_INITIALISERS = 20_000
 MAX_VALUES = 256  # inputs, and outputs, of the graph
 MAX_CONNECTIONS = 4_096  # inputs, or outputs, or attributes of one node
@@ -23,6 +24,8 @@ MAX_TEXT_LENGTH = 4_096  # of an attribute
 
 # A graph may hold nodes of ai.onnx.ml beside the part that is compressed: scikit-learn adds them for its label output.
 _DOMAINS = (*ONNX_DOMAINS, "ai.onnx.ml")
+
+_PRODUCTS = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
 
 _QUANTISED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
@@ -72,6 +75,7 @@ def _check_model(model: ModelProto) -> None:
             "The model has sparse initialisers.", param="model", suggestion="Write them as Constant nodes with sparse_value, or dense."
         )
     check_count("nodes", len(graph.node), MAX_NODES)
+    check_count("nodes with products", sum(node.op_type in _PRODUCTS for node in graph.node), MAX_PRODUCTS)
     check_count("initialisers", len(graph.initializer), MAX_INITIALISERS)
     check_count("inputs", len(graph.input), MAX_VALUES + len(graph.initializer))
     check_count("outputs", len(graph.output), MAX_VALUES)

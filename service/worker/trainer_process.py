@@ -221,6 +221,8 @@ def trainer_environment(workdir: Path, threads: int | None) -> dict[str, str]:
         "HF_HOME": str(workdir / "home" / "hf"),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
+        # ONNX Runtime reports to its maker otherwise.
+        "ORT_DISABLE_TELEMETRY": "1",
         # Temporaries of a megabyte, page-faulted anew in every operator, halve the speed of a small net.
         "MALLOC_MMAP_THRESHOLD_": "1000000000",
         "MALLOC_TRIM_THRESHOLD_": "4000000000",
