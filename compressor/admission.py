@@ -15,12 +15,12 @@ import onnx
 import torch
 
 from compressor.artifacts import runtime
-from compressor.errors import GraphTooLarge, UnsupportedModel
+from compressor.errors import CompressionError, GraphTooLarge, UnsupportedModel
 from compressor.graph.cost import Cost, measure_cost, to_meta
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.module import OnnxModule
 from compressor.graph.outputs import check_other_outputs
-from compressor.graph.trial import TRIAL_LIMITS, TRIAL_ROWS, without_content
+from compressor.graph.trial import TRIAL_LIMITS, TRIAL_ROWS, does_not_run, without_content
 from compressor.graph.validate import parse_model
 from compressor.graph.write import to_inference, without_leftovers
 
@@ -117,7 +117,10 @@ def training_cost(module: OnnxModule, rows: Sequence[torch.Tensor]) -> Cost:
     """One noisy forward pass over `rows` as training takes it, without content, and all that training keeps beside it.
 
     Returns: flops of the pass; bytes of its tensors, of parameters, gradients and optimiser.
-    Raises: GraphTooLarge where these are more than this process can have, UnsupportedModel as `measure_cost`.
+    Raises:
+        GraphTooLarge: these are more than this process can have.
+        InvalidModel: the graph does not run in training mode, or not with noise.
+        UnsupportedModel: as `measure_cost`.
     """
     twin = without_content(module).train()
     tensors = twin.tensors()
@@ -125,7 +128,12 @@ def training_cost(module: OnnxModule, rows: Sequence[torch.Tensor]) -> Cost:
     kept = _BYTES_PER_PARAMETER * sum(tensor.numel() for tensor in tensors.values())
     kept += (_BYTES_PER_WEIGHT - _BYTES_PER_PARAMETER) * sum(tensors[name].numel() for name in twin.weight_names)
     available = available_bytes()
-    cost = measure_cost(lambda: twin(*to_meta(rows), values=values, logits=True), max(0, available - kept))
+    try:
+        cost = measure_cost(lambda: twin(*to_meta(rows), values=values, logits=True), max(0, available - kept))
+    except (CompressionError, MemoryError):
+        raise
+    except Exception as error:  # the graph is the client's: torch may raise anything
+        raise does_not_run(error) from error
     return replace(cost, bytes=cost.bytes + kept)
 
 

@@ -128,7 +128,7 @@ def _example_that_runs(module: "OnnxModule", rows: int, planning: Planning) -> t
             raise
         except Exception as error:  # the graph is the client's: torch may raise anything
             if not is_dynamic:
-                raise _does_not_run(error) from error
+                raise does_not_run(error) from error
             misfits += 1
         else:
             return _random_rows(module.inputs, shapes)
@@ -160,7 +160,7 @@ def _run(module: "OnnxModule", example: Sequence[Tensor]) -> Tensor:
     except (ClientError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise _does_not_run(error) from error
+        raise does_not_run(error) from error
     if not isinstance(result, Tensor) or result.dim() == 0:
         raise UnsupportedModel(
             f"The output {module.output.name!r} is not a tensor with a batch axis.",
@@ -170,7 +170,8 @@ def _run(module: "OnnxModule", example: Sequence[Tensor]) -> Tensor:
     return result
 
 
-def _does_not_run(error: Exception) -> InvalidModel:
+def does_not_run(error: Exception) -> InvalidModel:
+    """What is raised in place of an error of torch's."""
     where = " ".join(getattr(error, "__notes__", []))
     return InvalidModel(
         f"The graph does not run on random rows of its declared shape: {str(error)[:300]} {where}",

@@ -61,6 +61,8 @@ def _treatment(node: Node, slot: int, gaussian: Collection[str]) -> Flow:
 @operator("Einsum", flow=Flow.CONTRACTION, weights=_OPERANDS, treatment=_treatment)
 def einsum(node: Node) -> Run:
     equation = _Equation.of(node)
+    if len(equation.operands) != len(node.inputs):
+        raise ValueError(f"an equation of {len(equation.operands)} operands")
     text = str(equation)
 
     def run(*operands: Tensor | GaussianValue) -> Tensor:
