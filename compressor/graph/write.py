@@ -77,6 +77,8 @@ def without_leftovers(model: ModelProto) -> ModelProto:
         if _is_constant(node) or needed.intersection(node.output):
             needed.update(filter(None, node.input))
             nodes.append(node)
+            while node.input and not node.input[-1]:  # ONNX Runtime 1.32 crashes over a bias that is named, and not there
+                del node.input[-1]
     read = {name for node in nodes for name in node.input}
     for info in graph.output:
         if info.name in read and info.type.HasField("tensor_type"):

@@ -17,7 +17,7 @@ from typing import Self
 from pydantic import ValidationError
 
 import compressor
-from compressor.errors import CompressionError, GraphTooLarge, OutOfMemory, Problem, TrainerCrashed, TrainingError
+from compressor.errors import CompressionError, GraphTooLarge, OutOfMemory, Problem, TrainerCrashed, TrainingError, UnsupportedModel
 from compressor.protocol import TRAINER_LINE, ExitCode, Failure, Progress, Result, TrainerLine
 from service.worker import launcher
 from service.worker.processes import kill_group, kill_strays, resident_bytes
@@ -37,6 +37,9 @@ MAX_FILE_BYTES = 64 * 1024**3
 MAX_OPEN_FILES = 4096
 # The wall clock stops a trainer first. This is for one whose watcher does not get to look at it.
 CPU_MARGIN_S = 60
+
+# Signals by which a fault in a library ends a process.
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
 
 # How an allocation that fails reads in Python, C++, Rust, torch, the loader and the thread library.
 MEMORY_SIGNS = (
@@ -159,6 +162,9 @@ class TrainerProcess:
         if code == -signal.SIGKILL:
             problem = _out_of_memory("It was killed (signal 9), as the system does where memory runs out", self.log_tail)
             return Outcome(problem=problem.to_problem(), transient=True)
+        if self._has_spoken and self._is_validating and -code in CRASHES:
+            # A graph that a library crashes over crashes it every time.
+            return Outcome(problem=_crashed_in_validation(-code, self.log_tail).to_problem())
         if code == -signal.SIGXCPU:
             return Outcome(problem=TrainingError("The run used up its processor time.", suggestion="Lower epochs.").to_problem())
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code} and no result"
@@ -270,6 +276,14 @@ def _too_long_to_validate(limit_s: float) -> GraphTooLarge:
         f"The validation of the model took longer than {limit_s:g} s.",
         param="model",
         suggestion="Export a smaller model, or one for smaller inputs.",
+    )
+
+
+def _crashed_in_validation(number: int, log: str) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"A library crashed over the model (signal {number}) as it was validated.{_quote(log)}",
+        param="model",
+        suggestion="Export the model again, with another exporter or opset; report it with the model where that does not help.",
     )
 
 

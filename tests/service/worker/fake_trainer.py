@@ -105,6 +105,7 @@ ACTIONS: dict[str, Callable[[], object]] = {
     "surroundings": report_surroundings,
     "ignore_sigterm": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
     "burn": burn,
+    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "vanish": lambda: os._exit(0),
 }
 

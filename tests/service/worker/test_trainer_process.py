@@ -109,6 +109,15 @@ def test_validation_has_a_limit_of_its_own(tmp_path: Path) -> None:
     assert outcome.problem.suggestion
 
 
+@pytest.mark.parametrize(("step", "code", "transient"), [("0", "unsupported_model", False), ("1", "trainer_crashed", True)])
+def test_a_crash_in_validation_is_the_models(tmp_path: Path, step: str, code: str, transient: bool) -> None:
+    _, outcome, _ = run_trainer(prepare(tmp_path, at={step: "segfault"}))
+    assert outcome.problem is not None
+    assert (outcome.problem.code, outcome.transient) == (code, transient)
+    assert "signal 11" in outcome.problem.detail
+    assert outcome.problem.suggestion
+
+
 def test_the_limit_of_validation_ends_with_its_phase(tmp_path: Path) -> None:
     _, outcome, _ = run_trainer(prepare(tmp_path, validate_s=0, steps=2, step_s=1.5), Limits(validate_s=2))
     assert outcome.result is not None
