@@ -1,26 +1,30 @@
 """An untrusted model file let in, step by step, each cheaper than the harm that it prevents: bytes, structure, checker, import, a run
 without content, a run on random rows, the same rows in ONNX Runtime."""
 
+import mmap
 import os
 import resource
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 
 from compressor.architecture import export_architecture
 from compressor.artifacts import runtime
 from compressor.config import WEIGHTS_SUFFIX, CompressionConfig, check_architecture
-from compressor.errors import GraphTooLarge, UnsupportedModel
+from compressor.errors import CompressionError, GraphTooLarge, UnsupportedModel
 from compressor.graph.cost import Cost, measure_cost, to_meta
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.module import OnnxModule
-from compressor.graph.trial import without_content
+from compressor.graph.outputs import check_other_outputs
+from compressor.graph.trial import TRIAL_LIMITS, TRIAL_ROWS, does_not_run, without_content
 from compressor.graph.validate import parse_model
-from compressor.graph.write import to_inference
+from compressor.graph.write import to_inference, without_leftovers
 
 MAX_MODEL_BYTES = 2**31 - 1  # what protobuf can hold
 
@@ -39,7 +43,8 @@ class AdmittedModel:
 
     Attributes:
         path: the client's file.
-        proto: its graph, as it came or as it was built from the architecture.
+        proto: its graph as it came, or as it was built from the architecture, but for nodes that no output needs and for what the exporter
+            noted of shapes in between.
         inference: its graph with BatchNormalization and Dropout out of training mode, which is what its metric and speed are measured on.
         module: the graph as a trainable module, on the CPU.
     """
@@ -67,12 +72,13 @@ def admit(path: Path, config: CompressionConfig | None = None) -> AdmittedModel:
             f"The file has {size:,} bytes; at most {MAX_MODEL_BYTES:,} are taken.", param="model", suggestion="Upload a smaller model."
         )
     if is_weights_alone and config.architecture is not None:
-        data = export_architecture(path, config.architecture, config.image_size)
+        data: bytes | mmap.mmap = export_architecture(path, config.architecture, config.image_size)
     else:
-        data = path.read_bytes()
-    proto = parse_model(data)
+        data = _mapped(path) if size else b""
+    parsed = parse_model(data)
+    module = OnnxModule(parsed, config.output)
+    proto = without_leftovers(parsed)
     inference = to_inference(proto)
-    module = OnnxModule(proto, config.output)
     if module.example is not None:
         check_parity(module, inference, module.example)
     return AdmittedModel(path, proto, inference, module)
@@ -81,22 +87,39 @@ def admit(path: Path, config: CompressionConfig | None = None) -> AdmittedModel:
 def check_parity(module: OnnxModule, inference: onnx.ModelProto, rows: Sequence[torch.Tensor]) -> None:
     """What we train must be what ONNX Runtime runs: an operator that we read otherwise must not show only after hours of training.
 
-    Raises: UnsupportedModel where ONNX Runtime does not run the model, or gives other outputs.
+    Args:
+        module: a module that runs on `rows`.
+        inference: the graph that ONNX Runtime gets; from without_leftovers.
+        rows: one tensor for each input.
+    Raises:
+        UnsupportedModel: ONNX Runtime does not run the model, or gives other outputs.
+        UnsupportedOperator, GraphTooLarge: what it would compute beside the module's output is not known, or too much.
     """
+    check_other_outputs(inference, module.output.name, rows, TRIAL_LIMITS.times(_batches_in(rows, module.static_batch)))
     module.eval()
     with torch.no_grad():
         ours = module(*rows).cpu().double().numpy()
     arrays = [tensor.cpu().float().numpy() if tensor.dtype == torch.bfloat16 else tensor.cpu().numpy() for tensor in rows]
-    found = runtime.run(inference.SerializeToString(), arrays, output=module.output.name, batch_size=len(arrays[0]))
-    tolerance = _HALF_TOLERANCE if found.dtype == np.float16 else _TOLERANCE
+    found = runtime.run(inference.SerializeToString(), arrays, output=module.output.name)
+    if ours.shape != found.shape:
+        raise _disagreement(f"shape {list(found.shape)} instead of {list(ours.shape)}")
+    _compare(ours, found)
+
+
+def _compare(ours: npt.NDArray[np.float64], found: npt.NDArray[Any]) -> None:
+    half = found.dtype == np.float16
+    tolerance = _HALF_TOLERANCE if half else _TOLERANCE
+    if half:  # what half precision cannot hold is infinite there
+        with np.errstate(over="ignore"):
+            ours = ours.astype(np.float16).astype(np.float64)
     theirs = found.astype(np.float64)
-    if ours.shape != theirs.shape:
-        raise _disagreement(f"shape {list(theirs.shape)} instead of {list(ours.shape)}")
     # Random rows may lead to a logarithm of something negative, here as there.
     finite = np.isfinite(ours) & np.isfinite(theirs)
+    if not np.array_equal(ours[~finite], theirs[~finite], equal_nan=True):
+        raise _disagreement("values that are finite here and not there, or the other way round")
     scale = float(np.abs(ours[finite]).max(initial=0.0)) or 1.0
-    difference = float(np.abs(ours - theirs)[finite].max(initial=0.0)) / scale
-    if difference > tolerance or not np.array_equal(np.isnan(ours), np.isnan(theirs)):
+    difference = float(np.abs(ours[finite] - theirs[finite]).max(initial=0.0)) / scale
+    if difference > tolerance:
         raise _disagreement(f"values that differ by {difference:.1e} of the largest; {tolerance:.0e} is accepted")
 
 
@@ -104,7 +127,10 @@ def training_cost(module: OnnxModule, rows: Sequence[torch.Tensor]) -> Cost:
     """One noisy forward pass over `rows` as training takes it, without content, and all that training keeps beside it.
 
     Returns: flops of the pass; bytes of its tensors, of parameters, gradients and optimiser.
-    Raises: GraphTooLarge where these are more than this process can have, UnsupportedModel as `measure_cost`.
+    Raises:
+        GraphTooLarge: these are more than this process can have.
+        InvalidModel: the graph does not run in training mode, or not with noise.
+        UnsupportedModel: as `measure_cost`.
     """
     twin = without_content(module).train()
     tensors = twin.tensors()
@@ -112,7 +138,12 @@ def training_cost(module: OnnxModule, rows: Sequence[torch.Tensor]) -> Cost:
     kept = _BYTES_PER_PARAMETER * sum(tensor.numel() for tensor in tensors.values())
     kept += (_BYTES_PER_WEIGHT - _BYTES_PER_PARAMETER) * sum(tensors[name].numel() for name in twin.weight_names)
     available = available_bytes()
-    cost = measure_cost(lambda: twin(*to_meta(rows), values=values, logits=True), max(0, available - kept))
+    try:
+        cost = measure_cost(lambda: twin(*to_meta(rows), values=values, logits=True), max(0, available - kept))
+    except (CompressionError, MemoryError):
+        raise
+    except Exception as error:  # the graph is the client's: torch may raise anything
+        raise does_not_run(error) from error
     return replace(cost, bytes=cost.bytes + kept)
 
 
@@ -121,6 +152,16 @@ def available_bytes() -> int:
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return physical if limit == resource.RLIM_INFINITY else min(physical, limit)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _batches_in(rows: Sequence[torch.Tensor], static_batch: int | None) -> int:
+    """How many times the rows of a trial these are."""
+    return -(-len(rows[0]) // (static_batch or TRIAL_ROWS))
 
 
 def _disagreement(how: str) -> UnsupportedModel:

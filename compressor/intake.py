@@ -24,6 +24,7 @@ from compressor.errors import (
 )
 from compressor.graph.cost import Cost
 from compressor.graph.module import OnnxModule
+from compressor.graph.trial import TRIAL_ROWS, Planning
 from compressor.report import MetricValue
 from compressor.selection.accuracy import accuracy, default_budget, guessing_accuracy, wilson_interval
 from compressor.training.readout import Readout, count_columns, read_head
@@ -139,6 +140,8 @@ def _read_out(module: OnnxModule, probe: Dataset, scaling: ImageScaling | None, 
     inputs, labels = to_rows(probe, scaling, device).take(slice(0, _PARITY_ROWS))
     module.eval()
     try:
+        # Where sizes were open to the last, nothing has bounded the graph before these rows.
+        Planning().check(module, inputs, times=_PARITY_ROWS // TRIAL_ROWS)
         with torch.no_grad():
             output = module(*inputs)
     except (RuntimeError, IndexError, ValueError) as error:

@@ -24,20 +24,21 @@ _TYPES: dict[str, npt.DTypeLike] = {
 }
 
 
-def run(model: Path | bytes, inputs: Sequence[Array], *, output: str | None = None, batch_size: int = 256, num_threads: int = 1) -> Array:
+def run(model: Path | bytes, inputs: Sequence[Array], *, output: str | None = None, batch_size: int = 32, num_threads: int = 1) -> Array:
     """The output of `model` for all rows, in batches.
 
     Args:
         model: an ONNX file, or its bytes.
         inputs: an array [N, ...] per input of the model, in order; cast to the input's type.
         output: name of the output; the first where it is absent.
-        batch_size: rows per run, where the graph has not its own number baked in; then the last batch is padded.
+        batch_size: rows per run at most, where the graph has not its own number baked in; then the last batch is padded. No more than a
+            step of training has, whose memory has been looked at before.
         num_threads: threads of ONNX Runtime.
     Returns: the output's rows [N, ...].
     Raises: UnsupportedModel where ONNX Runtime cannot load or run the model, or takes no numpy array for an input.
     """
-    run_batch, size = _runner(model, output, batch_size, num_threads)
     num_rows = len(inputs[0])
+    run_batch, size = _runner(model, output, max(1, min(batch_size, num_rows)), num_threads)
     return np.concatenate([run_batch(_batch(inputs, start, size))[: num_rows - start] for start in range(0, num_rows, size)])
 
 

@@ -10,6 +10,7 @@ from onnx import ModelProto, ValueInfoProto
 from torch import Tensor, nn
 
 from compressor.errors import NoWeights, UnsupportedModel, UnsupportedTask
+from compressor.graph.content import check_count
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.node import Node
 from compressor.graph.ops.layout import casts_to_integers
@@ -17,12 +18,13 @@ from compressor.graph.ops.normalization import has_live_statistics
 from compressor.graph.ops.table import Flow
 from compressor.graph.program import Program
 from compressor.graph.reader import Graph, read_graph
-from compressor.graph.roles import Role, numbers_of, roles_of, treatments_of, uncovered_of
+from compressor.graph.roles import Role, check_finite_roles, numbers_of, roles_of, treatments_of, uncovered_of
 from compressor.graph.tensors import FLOAT_TYPES, in_compute, to_torch, torch_dtype
 from compressor.graph.trial import indivisible_weights, settle
 
 # What the graph ends in, where that says how the output is meant.
 Head = Literal["scores", "softmax", "sigmoid"]
+_MAX_NUMBERS = 2**20  # of a constant that is read as sizes, axes or bounds
 _HEADS: dict[str, Head] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 
 
@@ -96,11 +98,14 @@ class OnnxModule(nn.Module):
     def _build(self, graph: Graph, nodes: Sequence[Node], outputs: set[str]) -> None:
         read = {name for node in nodes for name in node.inputs}.union(outputs)
         loaded = {name: constant.load() for name, constant in graph.constants.items() if name in read}
+        if strings := [name for name, found in loaded.items() if found is None]:
+            raise UnsupportedModel(f"The constant {strings[0]!r} holds text.", param=strings[0], suggestion="Export a model of numbers.")
         arrays = {name: found for name, found in loaded.items() if found is not None}
         floats = {name: array for name, (array, kind) in arrays.items() if kind in FLOAT_TYPES}
         program = Program(nodes, outputs, floats)
         inputs = [spec.name for spec in self.inputs]
         roles = roles_of(nodes, outputs, floats, inputs)
+        check_finite_roles(roles, floats)
         numbers = numbers_of(nodes)
         parameters: list[_Binding] = []
         buffers: list[_Binding] = []
@@ -116,6 +121,8 @@ class OnnxModule(nn.Module):
                 self.register_buffer(key, tensor)
                 buffers.append(_Binding(name, slot, key))
             else:
+                if name in numbers:  # each becomes an object of Python
+                    check_count("plain numbers in a tensor", tensor.numel(), _MAX_NUMBERS, name)
                 host.append((slot, tensor))
         self._program, self._parameter_bindings, self._buffer_bindings, self._host = program, tuple(parameters), tuple(buffers), tuple(host)
         live = {name for node in nodes if has_live_statistics(node) for name in node.inputs[3:5]}

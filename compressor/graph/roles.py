@@ -6,6 +6,7 @@ from enum import Enum, Flag, auto
 
 import numpy as np
 
+from compressor.graph.content import not_finite
 from compressor.graph.node import Node
 from compressor.graph.ops import OPERATORS, Flow, Operator
 from compressor.graph.ops.layout import casts_to_integers
@@ -60,6 +61,18 @@ def uncovered_of(
             readers[name].append((slot, node))
     others = {name: array for name, array in floats.items() if array.ndim >= 2 and _role(uses[name], array) is not Role.WEIGHT}
     return {name: _reason(uses[name], array, readers[name]) for name, array in others.items()}
+
+
+def check_finite_roles(roles: Mapping[str, Role], floats: Mapping[str, np.ndarray]) -> None:
+    """No infinity in anything that learns.
+
+    The structural walk lets minus infinity pass, since masks are made of it; these are FIXED, and only the roles tell them from a bias.
+
+    Raises: InvalidModel.
+    """
+    for name, array in floats.items():
+        if roles[name] is not Role.FIXED and not bool(np.isfinite(array).all()):
+            raise not_finite(name)
 
 
 def numbers_of(nodes: Sequence[Node]) -> set[str]:

@@ -60,6 +60,36 @@ def to_inference(model: ModelProto) -> ModelProto:
     return write_arrays(model, {})
 
 
+def without_leftovers(model: ModelProto) -> ModelProto:
+    """A copy of `model` without what ONNX Runtime would go by or compute, but nobody has asked for.
+
+    It runs nodes that lead to no output too, and where value_info or the declared shape of an output that is read again says so, it
+    believes that a tensor has a terabyte, and makes the constants that follow from it as it loads the file.
+    """
+    kept = ModelProto()
+    kept.CopyFrom(model)
+    graph = kept.graph
+    graph.ClearField("value_info")
+    outputs = {info.name for info in graph.output}
+    needed = set(outputs)
+    nodes = []
+    for node in reversed(graph.node):
+        if _is_constant(node) or needed.intersection(node.output):
+            needed.update(filter(None, node.input))
+            nodes.append(node)
+            while node.input and not node.input[-1]:  # ONNX Runtime 1.32 crashes over a bias that is named, and not there
+                del node.input[-1]
+    read = {name for node in nodes for name in node.input}
+    for info in graph.output:
+        if info.name in read and info.type.HasField("tensor_type"):
+            info.type.tensor_type.ClearField("shape")
+    if len(nodes) < len(graph.node):
+        left = [NodeProto.FromString(node.SerializeToString()) for node in reversed(nodes)]
+        del graph.node[:]
+        graph.node.extend(left)
+    return kept
+
+
 def _is_constant(node: NodeProto) -> bool:
     return node.op_type == "Constant" and node.domain in ONNX_DOMAINS
 

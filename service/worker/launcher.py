@@ -22,6 +22,9 @@ CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 
+# From the signal that names the cause (SIGXCPU) to the one that cannot be caught.
+CPU_GRACE_S = 5
+
 
 @contextmanager
 def doing_without(consequence: str) -> Iterator[None]:
@@ -37,8 +40,9 @@ def set_limits(limits: dict[str, int]) -> None:
         number = getattr(resource, name)
         hard = resource.getrlimit(number)[1]
         limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        most = limit + CPU_GRACE_S if name == "RLIMIT_CPU" else limit
         with doing_without(f"the trainer runs without {name} = {limit}"):
-            resource.setrlimit(number, (limit, limit))
+            resource.setrlimit(number, (limit, most if hard == resource.RLIM_INFINITY else min(most, hard)))
 
 
 def cut_network(libc: ctypes.CDLL) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -16,8 +17,8 @@ from typing import Self
 from pydantic import ValidationError
 
 import compressor
-from compressor.errors import OutOfMemory, Problem, TrainerCrashed, TrainingError
-from compressor.protocol import TRAINER_LINE, ExitCode, Failure, Result, TrainerLine
+from compressor.errors import CompressionError, GraphTooLarge, OutOfMemory, Problem, TrainerCrashed, TrainingError, UnsupportedModel
+from compressor.protocol import TRAINER_LINE, ExitCode, Failure, Progress, Result, TrainerLine
 from service.worker import launcher
 from service.worker.processes import kill_group, kill_strays, resident_bytes
 
@@ -34,6 +35,11 @@ PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS
 CUDA_DEVICE = Path("/dev/nvidiactl")
 MAX_FILE_BYTES = 64 * 1024**3
 MAX_OPEN_FILES = 4096
+# The wall clock stops a trainer first. This is for one whose watcher does not get to look at it.
+CPU_MARGIN_S = 60
+
+# Signals by which a fault in a library ends a process.
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT)
 
 # How an allocation that fails reads in Python, C++, Rust, torch, the loader and the thread library.
 MEMORY_SIGNS = (
@@ -51,11 +57,16 @@ MEMORY_SIGNS = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What a trainer may use. None: no limit, or for `threads` the library's own choice."""
+    """What a trainer may use. None: no limit, or for `threads` the library's own choice.
+
+    wall_s        of the whole run; with it comes a limit of as much processor time on every core
+    validate_s    until the trainer has left the phase "validate", its imports included: what is not admitted by then never will be
+    """
 
     memory_bytes: int | None = None
     wall_s: float | None = None
     threads: int | None = None
+    validate_s: float | None = 120.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,8 @@ class TrainerProcess:
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self._last: Result | Failure | None = None
         self._has_spoken = False
-        self._stopped_by: TrainingError | None = None
+        self._is_validating = True
+        self._stopped_by: CompressionError | None = None
         self._ended = asyncio.Event()
 
     @property
@@ -122,6 +134,7 @@ class TrainerProcess:
                 self._add_to_log(raw)
                 continue
             self._has_spoken = True
+            self._is_validating = self._is_validating and isinstance(line, Progress) and line.phase == "validate"
             if isinstance(line, Result | Failure):
                 self._last = line
             yield line
@@ -149,6 +162,11 @@ class TrainerProcess:
         if code == -signal.SIGKILL:
             problem = _out_of_memory("It was killed (signal 9), as the system does where memory runs out", self.log_tail)
             return Outcome(problem=problem.to_problem(), transient=True)
+        if self._has_spoken and self._is_validating and -code in CRASHES:
+            # A graph that a library crashes over crashes it every time.
+            return Outcome(problem=_crashed_in_validation(-code, self.log_tail).to_problem())
+        if code == -signal.SIGXCPU:
+            return Outcome(problem=TrainingError("The run used up its processor time.", suggestion="Lower epochs.").to_problem())
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code} and no result"
         crash = TrainerCrashed(
             f"The trainer {how}.{_quote(self.log_tail)}", suggestion="Report this with the log lines; another attempt may succeed."
@@ -162,15 +180,17 @@ class TrainerProcess:
         # Process.wait() waits for the pipes too, in some versions of Python.
         while self._process.returncode is None:
             await asyncio.sleep(POLL_S)
-            if self._limits.wall_s is not None and loop.time() - started > self._limits.wall_s:
-                self._stop(TrainingError(f"The run took longer than {self._limits.wall_s:g} s.", suggestion="Lower epochs."))
-            limit = self._limits.memory_bytes
-            if limit is not None and self._cuda and resident_bytes(self._process.pid) > limit:
-                self._stop(_out_of_memory(f"It used more than {limit} bytes", self.log_tail))
+            elapsed, limits = loop.time() - started, self._limits
+            if limits.wall_s is not None and elapsed > limits.wall_s:
+                self._stop(TrainingError(f"The run took longer than {limits.wall_s:g} s.", suggestion="Lower epochs."))
+            if limits.validate_s is not None and self._is_validating and elapsed > limits.validate_s:
+                self._stop(_too_long_to_validate(limits.validate_s))
+            if limits.memory_bytes is not None and self._cuda and resident_bytes(self._process.pid) > limits.memory_bytes:
+                self._stop(_out_of_memory(f"It used more than {limits.memory_bytes} bytes", self.log_tail))
         self._kill_descendants()
         self._ended.set()
 
-    def _stop(self, reason: TrainingError) -> None:
+    def _stop(self, reason: CompressionError) -> None:
         self._stopped_by = self._stopped_by or reason
         kill_group(self._process.pid)
 
@@ -201,6 +221,9 @@ class TrainerProcess:
         limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": MAX_FILE_BYTES, "RLIMIT_NOFILE": MAX_OPEN_FILES}
         if self._limits.memory_bytes is not None and not self._cuda:
             limits["RLIMIT_AS"] = self._limits.memory_bytes
+        if self._limits.wall_s is not None:
+            cores = self._limits.threads or os.cpu_count() or 1
+            limits["RLIMIT_CPU"] = math.ceil(self._limits.wall_s * cores) + CPU_MARGIN_S
         return limits
 
 
@@ -221,6 +244,8 @@ def trainer_environment(workdir: Path, threads: int | None) -> dict[str, str]:
         "HF_HOME": str(workdir / "home" / "hf"),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
+        # ONNX Runtime reports to its maker otherwise.
+        "ORT_DISABLE_TELEMETRY": "1",
         # Temporaries of a megabyte, page-faulted anew in every operator, halve the speed of a small net.
         "MALLOC_MMAP_THRESHOLD_": "1000000000",
         "MALLOC_TRIM_THRESHOLD_": "4000000000",
@@ -243,6 +268,22 @@ def _out_of_memory(detail: str, log: str) -> OutOfMemory:
     return OutOfMemory(
         f"{detail}.{_quote(log)}",
         suggestion="Lower batch_size, use a smaller dataset, or give the worker more memory (trainer_memory_bytes).",
+    )
+
+
+def _too_long_to_validate(limit_s: float) -> GraphTooLarge:
+    return GraphTooLarge(
+        f"The validation of the model took longer than {limit_s:g} s.",
+        param="model",
+        suggestion="Export a smaller model, or one for smaller inputs.",
+    )
+
+
+def _crashed_in_validation(number: int, log: str) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"A library crashed over the model (signal {number}) as it was validated.{_quote(log)}",
+        param="model",
+        suggestion="Export the model again, with another exporter or opset; report it with the model where that does not help.",
     )
 
 

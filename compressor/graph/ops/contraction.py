@@ -61,6 +61,8 @@ def _treatment(node: Node, slot: int, gaussian: Collection[str]) -> Flow:
 @operator("Einsum", flow=Flow.CONTRACTION, weights=_OPERANDS, treatment=_treatment)
 def einsum(node: Node) -> Run:
     equation = _Equation.of(node)
+    if len(equation.operands) != len(node.inputs):
+        raise ValueError(f"an equation of {len(equation.operands)} operands")
     text = str(equation)
 
     def run(*operands: Tensor | GaussianValue) -> Tensor:
@@ -92,7 +94,8 @@ def _is_whole(equation: _Equation, weight: int, shapes: Sequence[torch.Size], si
 
 
 def _labels(node: Node, term: str) -> Labels:
-    if not re.fullmatch(r"[A-Za-z]*(\.\.\.)?[A-Za-z]*", term):
+    # Possessive: without, a long term that does not match is tried at every split of it.
+    if not re.fullmatch(r"[A-Za-z]*+(\.\.\.)?[A-Za-z]*+", term):
         raise node.unsupported(f"the equation {node.string('equation', '')!r}")
     return tuple(re.findall(r"\.\.\.|[A-Za-z]", term))
 

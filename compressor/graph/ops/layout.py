@@ -119,6 +119,8 @@ def slice_(node: Node) -> Run:
         first: list[int] = starts.tolist()
         chosen: list[int] = list(range(len(first))) if axes is None else axes.tolist()
         strides: list[int] = [1] * len(first) if steps is None else steps.tolist()
+        if len(chosen) > x.dim():
+            raise ValueError(f"{len(chosen)} axes of a tensor of {x.dim()} dimensions")
         for axis, start, end, step in zip(chosen, first, ends.tolist(), strides, strict=True):
             x = _slice_axis(x, axis % x.dim(), start, end, step)
         return x

@@ -153,8 +153,14 @@ def _window_counts(x: Tensor, at: ResolvedWindow, include_pad: bool) -> Tensor:
     for axis in range(len(at.kernel)):
         low = -at.begin[axis] if include_pad else 0
         high = x.shape[2 + axis] + (at.end[axis] if include_pad else 0)
-        starts = [window * at.strides[axis] - at.begin[axis] for window in range(at.output[axis])]
-        positions = [range(start, start + at.extent(axis), at.dilations[axis]) for start in starts]
-        inside = [sum(low <= position < high for position in taken) for taken in positions]
-        counts = counts.unsqueeze(-1) * x.new_tensor(inside)
+        starts = torch.arange(at.output[axis], device=x.device) * at.strides[axis] - at.begin[axis]
+        # The window is at start + dilation * n for n from 0 to kernel - 1: those from the first at or after low, before high.
+        before = _steps_up_to(low - starts, at.dilations[axis], at.kernel[axis])
+        inside = _steps_up_to(high - starts, at.dilations[axis], at.kernel[axis]) - before
+        counts = counts.unsqueeze(-1) * inside.to(x.dtype)
     return counts.squeeze(0)
+
+
+def _steps_up_to(distance: Tensor, step: int, most: int) -> Tensor:
+    """How many of 0, step, 2 * step, ... lie before `distance`, at most `most`."""
+    return torch.div(distance + step - 1, step, rounding_mode="floor").clamp(0, most)

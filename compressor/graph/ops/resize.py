@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compressor.errors import GraphTooLarge
 from compressor.graph.gaussian import Run
 from compressor.graph.node import Node
 from compressor.graph.ops.table import check_elements, operator
@@ -22,6 +23,10 @@ _NEAREST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 # Taps of one element at most: shrinking further than a thousandfold without aliasing is no layer of a network.
 _MAX_TAPS = 2**12
+# Taps of one axis together, which are numbers here, and not of torch, whose tensors are counted.
+_MAX_AXIS_TAPS = 2**20
+# Those of smaller axes are kept for the next step.
+_MAX_KEPT_TAPS = 2**15
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ def resize(node: Node) -> Run:
         if found is None:  # kept, since a training run asks for the same sizes every step
             found = [filters.taps(axis) for axis in axes]
             cache.clear()
-            cache[axes] = found
+            if sum(taps.sources.size for taps in found) <= _MAX_KEPT_TAPS:
+                cache[axes] = found
         for axis, taps in zip(axes, found, strict=True):
             x = _apply(x, axis.axis, taps, extrapolation)
         return x
@@ -97,6 +103,7 @@ class _Filter:
             raise node.unsupported(f"coordinate_transformation_mode {self._coordinates!r}")
 
     def taps(self, axis: _Axis) -> _Taps:
+        self._check_taps(axis, 1)
         position = _POSITIONS[self._coordinates](axis, np.arange(axis.after, dtype=np.float32))
         cropped = self._coordinates == "tf_crop_and_resize"
         outside = (position < 0) | (position > axis.before - 1) if cropped else None
@@ -113,6 +120,7 @@ class _Filter:
         reach = -int(np.floor(-(1 if self._mode == "linear" else 2) / stretch) + 1)
         if 2 * reach + 2 > _MAX_TAPS:
             raise self._node.unsupported(f"antialiasing over {2 * reach + 2:,} elements")
+        self._check_taps(axis, 2 * reach + 2)
         offsets = np.arange(-reach, reach + 2)[:, None]
         left = np.ceil(position) - 1
         distance = np.abs(offsets - (position - left).astype(np.float64)) * stretch
@@ -122,6 +130,14 @@ class _Filter:
             weights = np.where((sources < 0) | (sources >= axis.before), 0.0, weights)
         total = weights.sum(0)
         return sources, weights / np.where(total == 0, 1.0, total)
+
+    def _check_taps(self, axis: _Axis, taps: int) -> None:
+        if taps * axis.after > _MAX_AXIS_TAPS:
+            raise GraphTooLarge(
+                f"{self._node} makes an axis of {axis.after:,} elements out of {taps} each; at most {_MAX_AXIS_TAPS:,} are allowed.",
+                param=self._node.label,
+                suggestion="Export the model for smaller images.",
+            )
 
 
 def _cubic(distance: np.ndarray, a: float) -> np.ndarray:

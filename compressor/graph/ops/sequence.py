@@ -7,7 +7,7 @@ from torch import Tensor
 
 from compressor.graph.gaussian import Run
 from compressor.graph.node import Node
-from compressor.graph.ops.table import Flow, operator
+from compressor.graph.ops.table import Flow, check_parts, operator
 
 
 @operator("SplitToSequence", flow=Flow.LAYOUT, settings=(1,))
@@ -15,6 +15,8 @@ def split_to_sequence(node: Node) -> Run:
     axis, keep = node.int("axis", 0), bool(node.int("keepdims", 1))
 
     def run(x: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
+        if lengths is None or lengths.dim() == 0:
+            check_parts(node, x.shape[axis] if lengths is None else -(-x.shape[axis] // int(lengths)))
         if lengths is None:
             parts = torch.split_with_sizes(x, [1] * x.shape[axis], dim=axis)
             return [part if keep else part.squeeze(axis) for part in parts]

@@ -15,6 +15,9 @@ Build = Callable[[Node], Run]
 # Elements of one tensor that an operator may make out of nothing (ConstantOfShape, Expand, Tile, Range): 1 GiB of float32.
 MAX_MADE_ELEMENTS = 2**28
 
+# Pieces that one operator may cut a tensor into: each is an object of Python.
+MAX_PARTS = 2**14
+
 
 class Flow(Enum):
     """What happens to a Gaussian weight that reaches the operator. Those of CONTRACTION and RECURRENT take a GaussianValue themselves."""
@@ -116,6 +119,16 @@ def check_elements(node: Node, shape: Sequence[int]) -> None:
             f"{node} makes a tensor of {math.prod(shape):,} elements; at most {MAX_MADE_ELEMENTS:,} are allowed.",
             param=node.label,
             suggestion="Export the model with smaller constant shapes.",
+        )
+
+
+def check_parts(node: Node, count: int) -> None:
+    """Raises GraphTooLarge where `node` would cut a tensor into more than MAX_PARTS pieces."""
+    if count > MAX_PARTS:
+        raise GraphTooLarge(
+            f"{node} cuts a tensor into {count:,} pieces; at most {MAX_PARTS:,} are allowed.",
+            param=node.label,
+            suggestion="Export the model for shorter sequences.",
         )
 
 

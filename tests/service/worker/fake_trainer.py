@@ -3,10 +3,12 @@
 steps, step_s        how many steps, how long each takes; a checkpoint after each
 at                   {step: action}; an action is taken before the step, so a resumed run meets only the later ones
 log                  a line for stderr at the start
+validate_s           how long it stays in the phase "validate"; absent: it says nothing of leaving it before the first step
 """
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -60,12 +62,35 @@ def start_grandchildren() -> None:
         subprocess.Popen(["sleep", "1000"], start_new_session=own_session)
 
 
+def connect() -> str:
+    """What comes of a connection to an address that is nobody's (RFC 5737)."""
+    with socket.socket() as attempt:
+        attempt.settimeout(0.5)
+        try:
+            attempt.connect(("192.0.2.1", 80))
+        except OSError as error:
+            return type(error).__name__ if error.errno is None else os.strerror(error.errno)
+        return "connected"
+
+
+def burn() -> None:
+    while True:
+        pass
+
+
 def report_surroundings() -> None:
     try:
         interfaces = [name for _, name in socket.if_nameindex()]
     except OSError:
         interfaces = []
-    found = {"environment": dict(os.environ), "cwd": [path.name for path in Path.cwd().iterdir()], "interfaces": interfaces}
+    limits = {name: getattr(resource, name) for name in ("RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_AS")}
+    found = {
+        "environment": dict(os.environ),
+        "cwd": [path.name for path in Path.cwd().iterdir()],
+        "interfaces": interfaces,
+        "limits": {name: resource.getrlimit(number)[0] for name, number in limits.items()},
+        "connected": connect(),
+    }
     (WORKDIR / "surroundings.json").write_text(json.dumps(found))
 
 
@@ -79,6 +104,8 @@ ACTIONS: dict[str, Callable[[], object]] = {
     "grandchildren": start_grandchildren,
     "surroundings": report_surroundings,
     "ignore_sigterm": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "burn": burn,
+    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "vanish": lambda: os._exit(0),
 }
 
@@ -91,6 +118,9 @@ def main() -> None:
     if "log" in script:
         sys.stderr.write(script["log"] + "\n")
     say(Progress(phase="validate", progress=0.0))
+    if "validate_s" in script:
+        time.sleep(script["validate_s"])
+        say(Progress(phase="load", progress=0.0))
     steps = script.get("steps", 3)
     for step in range(start, steps):
         if action := script.get("at", {}).get(str(step)):

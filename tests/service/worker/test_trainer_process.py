@@ -12,6 +12,7 @@ import pytest
 
 from compressor.config import CompressionConfig
 from compressor.protocol import TRAINER_INPUT, CheckpointSaved, DataReference, Progress, TrainerInput, TrainerLine
+from service.worker import trainer_process
 from service.worker.processes import process_token
 from service.worker.trainer_process import Limits, Outcome, TrainerProcess
 from tests.service.worker.workplace import FAKE_TRAINER, processes_of, wait_until
@@ -100,6 +101,36 @@ def test_wall_clock_limit(tmp_path: Path) -> None:
     assert time.monotonic() - started < 10
 
 
+def test_validation_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    _, outcome, _ = run_trainer(prepare(tmp_path, validate_s=60, at={"0": "ignore_sigterm"}), Limits(validate_s=1))
+    assert outcome.problem is not None
+    assert (outcome.problem.code, outcome.problem.param, outcome.transient) == ("graph_too_large", "model", False)
+    assert "validation of the model took longer than 1 s" in outcome.problem.detail
+    assert outcome.problem.suggestion
+
+
+@pytest.mark.parametrize(("step", "code", "transient"), [("0", "unsupported_model", False), ("1", "trainer_crashed", True)])
+def test_a_crash_in_validation_is_the_models(tmp_path: Path, step: str, code: str, transient: bool) -> None:
+    _, outcome, _ = run_trainer(prepare(tmp_path, at={step: "segfault"}))
+    assert outcome.problem is not None
+    assert (outcome.problem.code, outcome.transient) == (code, transient)
+    assert "signal 11" in outcome.problem.detail
+    assert outcome.problem.suggestion
+
+
+def test_the_limit_of_validation_ends_with_its_phase(tmp_path: Path) -> None:
+    _, outcome, _ = run_trainer(prepare(tmp_path, validate_s=0, steps=2, step_s=1.5), Limits(validate_s=2))
+    assert outcome.result is not None
+
+
+def test_processor_time_has_a_limit_where_the_wall_clock_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_process, "CPU_MARGIN_S", 1 - 60)
+    _, outcome, _ = run_trainer(prepare(tmp_path, at={"1": "burn"}), Limits(wall_s=60, threads=1))
+    assert outcome.problem is not None
+    assert (outcome.problem.code, outcome.transient) == ("training_error", False)
+    assert "processor time" in outcome.problem.detail
+
+
 def test_garbage_on_stdout_is_logged_and_skipped(tmp_path: Path) -> None:
     lines, outcome, log = run_trainer(prepare(tmp_path, at={"1": "garbage"}))
     assert outcome.result is not None
@@ -146,10 +177,21 @@ def test_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = json.loads(text)
     assert seen["environment"]["HOME"].startswith(str(tmp_path))
     assert seen["environment"]["TMPDIR"].startswith(str(tmp_path))
-    assert {"HF_HUB_OFFLINE", "PATH", "CUDA_VISIBLE_DEVICES"} <= seen["environment"].keys()
+    assert {"HF_HUB_OFFLINE", "ORT_DISABLE_TELEMETRY", "PATH", "CUDA_VISIBLE_DEVICES"} <= seen["environment"].keys()
     assert seen["cwd"] == []
     # Either the kernel lets us cut the network off, or the log says that it does not.
     assert set(seen["interfaces"]) <= {"lo"} or "keeps its network" in log
+    assert seen["connected"] == "Network is unreachable" or "keeps its network" in log
+
+
+def test_limits_of_the_kernel(tmp_path: Path) -> None:
+    limits = Limits(memory_bytes=2**33, wall_s=100, threads=2)
+    run_trainer(prepare(tmp_path, at={"0": "surroundings"}), limits)
+    seen = json.loads((tmp_path / "surroundings.json").read_text())["limits"]
+    assert (seen["RLIMIT_CORE"], seen["RLIMIT_AS"]) == (0, 2**33)
+    assert seen["RLIMIT_CPU"] == 200 + trainer_process.CPU_MARGIN_S
+    assert 0 < seen["RLIMIT_FSIZE"] <= trainer_process.MAX_FILE_BYTES
+    assert 0 < seen["RLIMIT_NOFILE"] <= trainer_process.MAX_OPEN_FILES
 
 
 def test_a_trainer_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:

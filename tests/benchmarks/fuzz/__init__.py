@@ -1,0 +1,1 @@
+"""Mutants of real model files: `python -m tests.benchmarks.fuzz`."""
