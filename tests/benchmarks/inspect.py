@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.admission import admit
+from compressor.config import CompressionConfig
 from compressor.estimate import estimate_training
 from compressor.training.fit import FitOptions, fit_posterior, posterior_optimizer
 from compressor.training.readout import Readout
@@ -79,7 +80,7 @@ def compare_step(case: Case, path: Path) -> dict[str, float]:
     """Seconds of a step of fitting, as estimated and as measured, on one thread in seconds of the processor."""
     make, draw, batch_size = case
     export(make(), draw(2), path)
-    module = admit(path).module
+    module = admit(path, CompressionConfig()).module
     assert module.example is not None
     estimate = estimate_training(module, module.example, batch_size, on_cpu=True)
     assert estimate.seconds_per_1000_rows is not None

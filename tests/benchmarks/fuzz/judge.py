@@ -7,6 +7,7 @@ import torch
 
 from compressor.admission import AdmittedModel, admit, training_cost
 from compressor.artifacts import runtime
+from compressor.config import CompressionConfig
 from compressor.errors import CompressionError, ModelError, UnsupportedTask
 
 # As in admission: half precision is computed in float32 here.
@@ -23,7 +24,7 @@ def judge(path: Path) -> str:
     Raises: whatever is neither.
     """
     try:
-        model = admit(path)
+        model = admit(path, CompressionConfig())
     except (ModelError, UnsupportedTask) as error:
         if not error.suggestion or not error.param:
             raise AssertionError(f"{error.code} without a place or a remedy: {error.detail}") from error

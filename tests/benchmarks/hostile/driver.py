@@ -18,6 +18,7 @@ from typing import Any
 
 import compressor.pipeline  # noqa: F401  # all that the trainer imports
 from compressor.admission import admit
+from compressor.config import CompressionConfig
 from compressor.errors import CompressionError, Problem
 from compressor.protocol import ExitCode, Result
 from tests.benchmarks.hostile.case import PLANTED
@@ -32,12 +33,12 @@ _ALARM_S = 60
 
 def main(workdir: Path) -> int:
     (workdir / WARM_UP).write_bytes(linear_model().SerializeToString())
-    admit(workdir / WARM_UP)
+    admit(workdir / WARM_UP, CompressionConfig())
     for folder in sorted((workdir / CASES).iterdir()):
         child = os.fork()
         if child == 0:
             signal.alarm(_ALARM_S)
-            _measure(folder, _steal if folder.name == CONTROL else admit)
+            _measure(folder, _steal if folder.name == CONTROL else _admit)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if status:
@@ -45,6 +46,10 @@ def main(workdir: Path) -> int:
     sys.stdout.write(Result(verdict="tried").model_dump_json() + "\n")
     sys.stdout.flush()
     return ExitCode.DONE
+
+
+def _admit(model: Path) -> None:
+    admit(model, CompressionConfig())
 
 
 def _steal(model: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from compressor.admission import admit
+from compressor.config import CompressionConfig
 from compressor.errors import CompressionError
 from tests.benchmarks.hostile import CASES
 from tests.benchmarks.hostile.case import HARMLESS, Case
@@ -36,10 +37,10 @@ def test_hostile_files_are_refused_or_do_nothing(case: Case, tmp_path: Path, mon
         if isinstance(made, int):
             file.truncate(made)
     if case.code == HARMLESS:
-        admit(path)
+        admit(path, CompressionConfig())
     else:
         with pytest.raises(CompressionError) as caught:
-            admit(path)
+            admit(path, CompressionConfig())
         assert caught.value.code == case.code
         assert caught.value.param
         assert caught.value.suggestion
