@@ -19,6 +19,8 @@ def identity(node: Node) -> Run:
 
 @operator("Cast", flow=Flow.LAYOUT)
 def cast(node: Node) -> Run:
+    if node.int("saturate", 1) != 1:  # for float8 only; ONNX Runtime gives whatever is in the memory otherwise
+        raise node.unsupported(f"saturate {node.int('saturate', 1)}")
     dtype = compute_dtype(node.int("to", 0), node.label)
     return lambda x: x.to(dtype)
 
@@ -99,6 +101,8 @@ def concat(node: Node) -> Run:
 @operator("Split", flow=Flow.LAYOUT, settings=(1,), multiple=True)
 def split(node: Node) -> Run:
     axis, attribute, parts = node.int("axis", 0), node.ints("split"), node.int("num_outputs", len(node.outputs))
+    if parts != len(node.outputs):
+        raise ValueError(f"{parts} parts for {len(node.outputs)} outputs")
 
     def run(x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
         sizes = attribute if lengths is None else lengths.tolist()

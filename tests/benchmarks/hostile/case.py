@@ -22,7 +22,7 @@ class Case:
     """A file, made anew each time.
 
     Attributes:
-        row: of INTAKE.md, section 5, or "own".
+        row: the known attack that it is one of (tests/compressor/graph/test_hostile.py lists these), or "own".
         code: of the refusal, or HARMLESS.
         make: the bytes of the file, given the absolute path of the planted file; a number is the size of an empty file.
         is_slow: takes seconds until it is refused: left out of the default tests.

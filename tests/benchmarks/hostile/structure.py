@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
-from tests.benchmarks.hostile.case import Case, beside, built, changed
+from tests.benchmarks.hostile.case import HARMLESS, Case, beside, built, changed, summed
 from tests.compressor.graph.models import model_of, node, values
 
 _OWN = "own"
@@ -174,6 +174,13 @@ CASES = (
     Case("minus infinity in a bias", _OWN, "invalid_model", changed(_set(1, _with_one(-_INFINITE, 5)))),
     Case("NaN in an attribute", _OWN, "invalid_model", changed(_append("LeakyRelu", ["x"], "z", alpha=_NAN))),
     Case("infinity in an attribute", _OWN, "invalid_model", changed(_append("LeakyRelu", ["x"], "z", alpha=-_INFINITE))),
+    Case(
+        "a product of operands that are not there",
+        _OWN,
+        "invalid_model",
+        beside([node("Einsum", ["x"], "e", equation="nc,cd->nd"), *summed("e")]),
+    ),
+    Case("a bias that has no name", _OWN, HARMLESS, beside([node("Gemm", ["x", "w", ""], "scores"), *summed("scores")])),
     Case("convolution: stride 0", _OWN, "invalid_model", _conv(strides=[0, 0])),
     Case("convolution: dilation 0", _OWN, "invalid_model", _conv(dilations=[0, 0])),
     Case("convolution: 0 groups", _OWN, "invalid_model", _conv(group=0)),

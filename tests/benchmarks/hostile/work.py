@@ -154,5 +154,11 @@ CASES = (
     ),
     Case("time: Unsqueeze by 60,000 axes", _OWN, _LARGE, made("Unsqueeze", ["x", "a"], {"a": np.arange(60_000)}, 13)),
     Case("time: a shape of two million dimensions", _OWN, _LARGE, made("Reshape", ["x", "s"], {"s": np.ones(2**21, np.int64)})),
+    Case(
+        "time: Split into 2^40 parts",
+        _OWN,
+        _WRONG,
+        beside([node("Split", ["x"], ["made", "rest"], axis=1, num_outputs=2**40), *summed("made")], opset=18),
+    ),
     Case("time: TopK of 2^40", _OWN, _WRONG, beside([node("TopK", ["x", "k"], ["made", "places"]), *summed("made")], {"k": ints(2**40)})),
 )

@@ -10,7 +10,7 @@ from compressor.errors import CompressionError
 from tests.benchmarks.hostile import CASES
 from tests.benchmarks.hostile.case import HARMLESS, Case
 
-# Where INTAKE.md, section 5, lists an attack, one of the cases says so; each row is there.
+# Attacks on readers of ONNX files that are known to have worked somewhere; each has a case, and most have several.
 ROWS = {
     "external data absolute or outside cwd",
     "external data INSIDE cwd, model given as BYTES",
