@@ -22,7 +22,7 @@ from compressor.graph.cost import Cost, measure_cost, to_meta
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.module import OnnxModule
 from compressor.graph.outputs import check_other_outputs
-from compressor.graph.trial import TRIAL_LIMITS, TRIAL_ROWS, does_not_run, without_content
+from compressor.graph.trial import TRIAL_ROWS, does_not_run, trial_limits, without_content
 from compressor.graph.validate import parse_model
 from compressor.graph.write import to_inference, without_leftovers
 
@@ -95,7 +95,7 @@ def check_parity(module: OnnxModule, inference: onnx.ModelProto, rows: Sequence[
         UnsupportedModel: ONNX Runtime does not run the model, or gives other outputs.
         UnsupportedOperator, GraphTooLarge: what it would compute beside the module's output is not known, or too much.
     """
-    check_other_outputs(inference, module.output.name, rows, TRIAL_LIMITS.times(_batches_in(rows, module.static_batch)))
+    check_other_outputs(inference, module.output.name, rows, trial_limits(module, _batches_in(rows, module.static_batch)))
     module.eval()
     with torch.no_grad():
         ours = module(*rows).cpu().double().numpy()

@@ -51,11 +51,23 @@ class RunLimits:
 
     def times(self, factor: int) -> "RunLimits":
         """The limits of as many times the rows, in the same time."""
+        return self._changed(self, lambda own, _: own * factor)
 
-        def scaled(limit: int | None) -> int | None:
-            return None if limit is None else limit * factor
+    def plus(self, other: "RunLimits") -> "RunLimits":
+        """Both limits together, in the time of this one."""
+        return self._changed(other, lambda own, others: own + others)
 
-        return RunLimits(self.bytes * factor, scaled(self.live_bytes), scaled(self.flops), scaled(self.elements), self.seconds)
+    def _changed(self, other: "RunLimits", change: Callable[[int, int], int]) -> "RunLimits":
+        def changed(own: int | None, others: int | None) -> int | None:
+            return None if own is None or others is None else change(own, others)
+
+        return RunLimits(
+            change(self.bytes, other.bytes),
+            changed(self.live_bytes, other.live_bytes),
+            changed(self.flops, other.flops),
+            changed(self.elements, other.elements),
+            self.seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from compressor.graph.module import OnnxModule, ValueSpec
 
 TRIAL_ROWS = 2
-# Of these rows. ViT-L/16 at 224 pixels takes 2.5e11 operations, ResNet-50 1.6e10; and what takes two seconds of planning has thousands
-# of operators, no two of them alike.
-TRIAL_LIMITS = RunLimits(bytes=2 * 2**30, live_bytes=2**29, flops=2**38, elements=2**31, seconds=2.0)
+# Of these rows, for a network without parameters; and what takes two seconds of planning has thousands of operators, no two of them alike.
+_LIMITS = RunLimits(bytes=2**31, live_bytes=2**29, flops=2**38, elements=2**31, seconds=2.0)
+# More for each parameter: who asks for much has brought much. Of each parameter, a transformer makes 2**11 operations for 512 tokens, a U-Net
+# 2**15 for 512 x 512 pixels.
+_PER_PARAMETER = RunLimits(bytes=2**10, live_bytes=2**5, flops=2**15, elements=2**8)
 # A dynamic size other than the batch, such as the length of a sentence or the side of an image, is one of these, the first that runs.
 _GUESSED_SIZES = (32, 64, 16, 224, 128, 8, 256, 4)
 # How far a batch may differ from its rows taken one by one.
@@ -48,27 +50,28 @@ class Settled:
     per_row: bool
 
 
+def trial_limits(module: "OnnxModule", times: int = 1) -> RunLimits:
+    """What a run of `times` the rows of a trial may take."""
+    return _LIMITS.plus(_PER_PARAMETER.times(sum(tensor.numel() for tensor in module.parameters()))).times(times)
+
+
 class Planning:
-    """Runs of one graph without content, which share one limit of time.
+    """Runs of one graph without content, which share one limit of time."""
 
-    `limits` are those of a few rows; a run of more is allowed as much more.
-    """
-
-    def __init__(self, limits: RunLimits = TRIAL_LIMITS) -> None:
-        self._limits = limits
-        self._seconds = limits.seconds or 0.0
+    def __init__(self) -> None:
+        self._seconds = _LIMITS.seconds or 0.0
 
     @property
     def is_over(self) -> bool:
         return self._seconds <= 0
 
     def check(self, module: "OnnxModule", rows: Sequence[Tensor], times: int = 1) -> None:
-        """Runs `module` in inference mode over tensors of the shapes of `rows`.
+        """Runs `module` in inference mode over tensors of the shapes of `rows`, which are `times` those of a trial.
 
         Raises: GraphTooLarge, UnsupportedModel, as measure_cost; whatever else the client's graph makes torch raise.
         """
         twin, without = without_content(module).eval(), to_meta(rows)
-        limits = replace(self._limits.times(times), seconds=self._seconds)
+        limits = replace(trial_limits(module, times), seconds=self._seconds)
         started = time.thread_time()
         try:
             with torch.no_grad():

@@ -66,7 +66,7 @@ class Limits:
     memory_bytes: int | None = None
     wall_s: float | None = None
     threads: int | None = None
-    validate_s: float | None = 120.0
+    validate_s: float | None = 300.0
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compressor.admission import admit
 from compressor.artifacts import runtime, sparse_onnx
-from compressor.graph.module import OnnxModule
-from compressor.graph.validate import parse_model
+from compressor.config import CompressionConfig
 from compressor.graph.write import float_tensors
 from compressor.variational.posterior import Posterior
 from tests.benchmarks.zoo.recipe import RandomTarget, fit_posterior_briefly
@@ -45,8 +45,8 @@ class FileCheck:
         self._masks: dict[str, Tensor] = {}
 
     def import_file(self) -> tuple[bool, str]:
-        self._model = parse_model(self._path.read_bytes())
-        self._module = OnnxModule(self._model).eval()
+        admitted = admit(self._path, CompressionConfig())
+        self._model, self._module = admitted.proto, admitted.module.eval()
         with np.load(self._path.with_suffix(".npz")) as rows:
             self._rows = [rows[spec.name] for spec in self._module.inputs]
         self._inputs = [torch.from_numpy(array) for array in self._rows]
