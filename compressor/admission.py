@@ -2,8 +2,6 @@
 without content, a run on random rows, the same rows in ONNX Runtime."""
 
 import mmap
-import os
-import resource
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from compressor.graph.outputs import check_other_outputs
 from compressor.graph.trial import TRIAL_ROWS, does_not_run, trial_limits, without_content
 from compressor.graph.validate import parse_model
 from compressor.graph.write import to_inference, without_leftovers
+from compressor.machine import available_bytes
 
 MAX_MODEL_BYTES = 2**31 - 1  # what protobuf can hold
 
@@ -64,7 +63,7 @@ def admit(path: Path, config: CompressionConfig | None = None) -> AdmittedModel:
     Raises: ModelError, InvalidConfig or UnsupportedTask, by the subclass that says what is wrong, with the place and the remedy.
     """
     config = config or CompressionConfig()
-    is_weights_alone = path.suffix == WEIGHTS_SUFFIX
+    is_weights_alone = path.suffix.lower() == WEIGHTS_SUFFIX
     check_architecture(config, is_weights_alone)
     size = path.stat().st_size
     if size > MAX_MODEL_BYTES:
@@ -145,13 +144,6 @@ def training_cost(module: OnnxModule, rows: Sequence[torch.Tensor]) -> Cost:
     except Exception as error:  # the graph is the client's: torch may raise anything
         raise does_not_run(error) from error
     return replace(cost, bytes=cost.bytes + kept)
-
-
-def available_bytes() -> int:
-    """Memory that this process may come to have: the machine's, or its own limit where that is lower."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return physical if limit == resource.RLIM_INFINITY else min(physical, limit)
 
 
 def _mapped(path: Path) -> mmap.mmap:

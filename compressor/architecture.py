@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from onnx import ModelProto
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ def export_architecture(weights: Path, architecture: str, image_size: int | None
         weights: a safetensors file with the state dict that timm's model has.
         architecture: a name of timm.list_models().
         image_size: height and width of the images; the architecture's own where it is None.
-    Returns: the file's bytes; the batch is dynamic where the exporter can.
+    Returns: the file's bytes, in half precision where all of the weights are; the batch is dynamic where the exporter can.
     Raises:
         InvalidConfig: an architecture that timm does not know, or an image size that it does not take.
         InvalidModel: the file is damaged, or its tensors are not those of the architecture.
@@ -47,7 +48,8 @@ def export_architecture(weights: Path, architecture: str, image_size: int | None
     config: Any = model.default_cfg
     channels = _size_of(tensors, config.get("first_conv"), axis=1) or config["input_size"][0]
     height, width = (image_size, image_size) if image_size else config["input_size"][1:]
-    return _export(model.eval(), torch.zeros(2, channels, height, width), architecture)
+    dtype = next(model.parameters()).dtype
+    return _without_traces(_export(model.eval(), torch.zeros(2, channels, height, width, dtype=dtype), architecture))
 
 
 def import_timm() -> Any:
@@ -134,7 +136,8 @@ def _build(timm: Any, architecture: str, tensors: dict[str, Tensor], image_size:
     _check_tensors(architecture, planned.state_dict(), tensors)
     model: nn.Module = timm.create_model(architecture, pretrained=False, **options)
     model.load_state_dict(tensors)
-    return model
+    kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    return model.half() if kinds == {torch.float16} else model
 
 
 def _check_tensors(architecture: str, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
@@ -184,8 +187,19 @@ def _export(model: nn.Module, images: Tensor, architecture: str) -> bytes:
             return bytes(file.getvalue())
         except Exception as failure:  # a compiler's worth of kinds
             error = failure
+    while error is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     raise UnsupportedModel(
-        f"PyTorch's exporter cannot write {architecture}: {str(error)[:300]}",
+        f"PyTorch's exporter cannot write {architecture}: {str(error).strip().partition(chr(10))[0][:300]}",
         param="architecture",
         suggestion="Export the model to ONNX yourself, and send that.",
     ) from error
+
+
+def _without_traces(data: bytes) -> bytes:
+    """Without what the exporter notes of each node: the paths of our installation, a tenth of a small file."""
+    model = ModelProto.FromString(data)
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.graph.input, *model.graph.output):
+        part.ClearField("metadata_props")
+    model.graph.ClearField("metadata_props")
+    return bytes(model.SerializeToString())

@@ -102,7 +102,7 @@ class ModelError(ClientError):
 
 class InvalidModel(ModelError):
     code = "invalid_model"
-    title = "The file is not a valid ONNX model"
+    title = "The file is not a valid model"
 
 
 class ExternalData(ModelError):

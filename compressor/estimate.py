@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compressor.admission import available_bytes, training_cost
+from compressor.admission import training_cost
+from compressor.errors import GraphTooLarge
 from compressor.graph.gaussian import with_noise
 from compressor.graph.module import OnnxModule
 from compressor.inspection import Estimate
+from compressor.machine import available_bytes
+from compressor.training.schedule import LARGEST_DEFAULT_BATCH_SIZE, SMALLEST_DEFAULT_BATCH_SIZE
 from compressor.training.threads import sensible_threads
 
 # Rows that the cost is counted for: two points of a straight line. One row alone has no batch statistics.
@@ -38,32 +41,37 @@ class Speed:
     noise_bytes: float
 
 
-def estimate_training(module: OnnxModule, example: Sequence[Tensor], batch_size: int, *, on_cpu: bool) -> Estimate:
+def estimate_training(module: OnnxModule, example: Sequence[Tensor], batch_size: int | None, *, on_cpu: bool) -> Estimate | None:
     """Memory and time of fitting the posterior.
 
     Args:
         module: on the CPU.
         example: rows on which it runs, as `module.example`.
-        batch_size: rows of a step.
+        batch_size: rows of a step; None where the run is to find out how many of its default fit.
         on_cpu: whether the run would train on the CPU; the time is only estimated for that.
-    Raises: as `training_cost`, where not even a few rows can be had.
+    Returns: None where not even a few rows fit.
+    Raises: InvalidModel, UnsupportedModel as `training_cost`.
     Accuracy:
         Time: 0.6 to 1.45 of that measured, on one thread and on two, of MLPs, LeNets, a ResNet-18 at 32 and 64 pixels, a VGG, a MobileNet,
         an LSTM and two transformers, on one idle x86-64 machine. Other work on the machine is not foreseen.
         Memory: 0.8 to 1.1 of the peak of convolutional networks and MLPs; up to 2.7 times that of transformers, of whose tensors many
         are gone before the last is made. A run refuses a batch by the same count.
     """
-    few, more = (training_cost(module, [tensor[:1].expand(rows, *tensor.shape[1:]) for tensor in example]) for rows in (_FEW, _MORE))
+    try:
+        few, more = (training_cost(module, [tensor[:1].expand(rows, *tensor.shape[1:]) for tensor in example]) for rows in (_FEW, _MORE))
+    except GraphTooLarge:
+        return None
     row_bytes = (more.bytes - few.bytes) / (_MORE - _FEW)
     fixed_bytes = few.bytes - _FEW * row_bytes
     row_flops = (more.flops - few.flops) / (_MORE - _FEW)
+    largest = max(0, min(_MAX_BATCH_SIZE, int((available_bytes() - fixed_bytes) / max(1.0, row_bytes))))
+    batch_size = _default_that_fits(largest) if batch_size is None else batch_size
     with sensible_threads(row_flops * batch_size) as threads:
         seconds = _step_seconds(module, row_flops * batch_size, row_bytes * batch_size) if on_cpu else None
-    largest = int((available_bytes() - fixed_bytes) / max(1.0, row_bytes))
     return Estimate(
         batch_size=batch_size,
         training_bytes=round(fixed_bytes + row_bytes * batch_size),
-        largest_batch_size=max(0, min(_MAX_BATCH_SIZE, largest)),
+        largest_batch_size=largest,
         flops_per_row=round(row_flops),
         seconds_per_1000_rows=None if seconds is None else seconds * 1000 / batch_size,
         num_threads=threads,
@@ -71,6 +79,13 @@ def estimate_training(module: OnnxModule, example: Sequence[Tensor], batch_size:
             spec.name: tuple(tensor.shape[1:]) for spec, tensor in zip(module.inputs, example, strict=True) if None in spec.shape[1:]
         },
     )
+
+
+def _default_that_fits(largest: int) -> int:
+    rows = LARGEST_DEFAULT_BATCH_SIZE
+    while rows > max(largest, SMALLEST_DEFAULT_BATCH_SIZE):
+        rows //= 2
+    return rows
 
 
 def _step_seconds(module: OnnxModule, flops: float, activation_bytes: float) -> float:

@@ -14,7 +14,6 @@ Head = Literal["scores", "softmax", "sigmoid", "probabilities"]
 Treatment = Literal[
     "local reparameterisation",
     "noise for each lookup",
-    "input matrix by local reparameterisation, recurrent one sampled once",
     "sampled once",
 ]
 Shape = tuple[int | None, ...]
@@ -110,4 +109,6 @@ class Inspection(_Part):
     treatments: dict[Treatment, int] = Field(description="elements by treatment; a weight that is read in two ways counts under both")
     coverage: float = Field(description="variational part of the elements of all tensors of two or more dimensions")
     not_covered: list[UncoveredTensor]
-    estimate: Estimate | None = Field(description="null where no size tried for the dynamic dimensions makes the graph run")
+    estimate: Estimate | None = Field(
+        description="null where no size tried for the dynamic dimensions makes the graph run, or too little memory is here"
+    )

@@ -16,7 +16,7 @@ from compressor.config import CompressionConfig
 from compressor.data.dataset import Array, Dataset, Parts
 from compressor.data.scaling import SCALINGS, ImageScaling, scale_and_offset, to_tensor
 from compressor.errors import (
-    DeviceUnavailable,
+    GraphTooLarge,
     LabelOutOfRange,
     NotBetterThanGuessing,
     ShapeMismatch,
@@ -29,6 +29,7 @@ from compressor.report import MetricValue
 from compressor.selection.accuracy import accuracy, default_budget, guessing_accuracy, wilson_interval
 from compressor.training.readout import Readout, count_columns, read_head
 from compressor.training.rows import Rows, count_correct
+from compressor.training.schedule import SMALLEST_DEFAULT_BATCH_SIZE, default_batch_size
 
 _PROBE_ROWS = 1000  # training rows that choose the scaling and show whether the model knows anything of these data
 _PARITY_ROWS = 8  # of them, those that our interpreter and ONNX Runtime are compared on
@@ -42,7 +43,8 @@ class Baseline:
     Attributes:
         readout: how the model's output is read as classes.
         scaling: how pixels become numbers; None where no input is an image.
-        cost: of one noisy forward pass over a batch.
+        batch_size: rows of a step.
+        cost: of one noisy forward pass over these.
         dense: accuracy of the uploaded model on validation.
         max_metric_drop: the budget, the client's or the default.
     """
@@ -51,16 +53,10 @@ class Baseline:
     scaling: ImageScaling | None
     train: Rows
     validation: Rows
+    batch_size: int
     cost: Cost
     dense: MetricValue
     max_metric_drop: float
-
-
-def resolve_device(name: str) -> torch.device:
-    """Raises: DeviceUnavailable where CUDA was asked for and there is none."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceUnavailable("There is no CUDA device here.", param="device", suggestion='Use "auto" or "cpu".')
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def largest_class_count(module: OnnxModule) -> int:
@@ -74,7 +70,7 @@ def largest_class_count(module: OnnxModule) -> int:
 
 
 def measure_baseline(
-    module: OnnxModule, inference: onnx.ModelProto, parts: Parts, config: CompressionConfig, batch_size: int, device: torch.device
+    module: OnnxModule, inference: onnx.ModelProto, parts: Parts, config: CompressionConfig, device: torch.device
 ) -> Baseline:
     """Refuses rows that do not fit the model and a model that knows nothing of them, chooses the scaling, measures the dense metric.
 
@@ -82,7 +78,7 @@ def measure_baseline(
         ShapeMismatch: the model does not run on these rows.
         LabelOutOfRange, UnsupportedTask: what only a run shows where the graph declares no output shape.
         UnsupportedModel: ONNX Runtime does not run the model, or gives another output than our interpreter.
-        GraphTooLarge: a training step takes more memory than there is.
+        GraphTooLarge: a training step takes more memory than there is, with the configured batch size or, by default, with two rows.
         NotBetterThanGuessing: the 95 % interval of the accuracy reaches down to that of always naming the most frequent class.
     """
     order = np.random.default_rng(config.seed).permutation(len(parts.train))
@@ -90,7 +86,7 @@ def measure_baseline(
     any_scaling = SCALINGS[0] if parts.images else None
     readout = _read_out(module, probe, any_scaling, device)
     _check_labels(parts, readout.num_classes)
-    cost = training_cost(module, [torch.from_numpy(array[:1]).expand(batch_size, *array.shape[1:]) for array in probe.inputs])
+    batch_size, cost = _batch_that_fits(module, parts.train, config)
     check_parity(module, inference, to_rows(probe, any_scaling, device).take(slice(0, _PARITY_ROWS))[0])
 
     def probe_correct(scaling: ImageScaling | None) -> int:
@@ -104,7 +100,7 @@ def measure_baseline(
     validation = to_rows(parts.validation, scaling, device)
     dense = accuracy(count_correct(module, readout, validation, batch_size), len(validation), "validation")
     drop = default_budget(dense) if config.max_metric_drop is None else config.max_metric_drop
-    return Baseline(readout, scaling, to_rows(parts.train, scaling, device), validation, cost, dense, drop)
+    return Baseline(readout, scaling, to_rows(parts.train, scaling, device), validation, batch_size, cost, dense, drop)
 
 
 def to_rows(dataset: Dataset, scaling: ImageScaling | None, device: torch.device) -> Rows:
@@ -160,6 +156,23 @@ def _read_out(module: OnnxModule, probe: Dataset, scaling: ImageScaling | None, 
         )
     single = columns == 1
     return Readout(read_head(module.head, output), 2 if single else output.shape[1], single)
+
+
+def _batch_that_fits(module: OnnxModule, train: Dataset, config: CompressionConfig) -> tuple[int, Cost]:
+    """As many rows as the configuration has; where it leaves that open, half of the default until they fit into memory."""
+
+    def cost(rows: int) -> Cost:
+        return training_cost(module, [torch.from_numpy(array[:1]).expand(rows, *array.shape[1:]) for array in train.inputs])
+
+    if config.batch_size is not None:
+        return config.batch_size, cost(config.batch_size)
+    rows = default_batch_size(len(train))
+    while rows > SMALLEST_DEFAULT_BATCH_SIZE:
+        try:
+            return rows, cost(rows)
+        except GraphTooLarge:
+            rows //= 2
+    return rows, cost(rows)
 
 
 def _check_labels(parts: Parts, num_classes: int) -> None:

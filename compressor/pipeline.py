@@ -10,7 +10,8 @@ from compressor.admission import admit
 from compressor.config import CompressionConfig
 from compressor.data import load_parts
 from compressor.delivery import file_sha256, make_report, measure, verify, write_artifacts
-from compressor.intake import largest_class_count, measure_baseline, resolve_device
+from compressor.intake import largest_class_count, measure_baseline
+from compressor.machine import resolve_device
 from compressor.progress import ProgressTracker
 from compressor.protocol import DataReference, OnProgress
 from compressor.report import Report
@@ -62,9 +63,9 @@ def compress(
         parts = load_parts(data, model.module.inputs, num_classes, config, Path(cache))
 
     tracker.enter("evaluate")
-    schedule = resolve_schedule(config, len(parts.train))
     model.module.to(device)
-    baseline = measure_baseline(model.module, model.inference, parts, config, schedule.batch_size, device)
+    baseline = measure_baseline(model.module, model.inference, parts, config, device)
+    schedule = resolve_schedule(config, len(parts.train), baseline.batch_size)
 
     store = CheckpointFile(checkpoint, _fingerprint(model_path, data, config), device, on_checkpoint)
     with sensible_threads(baseline.cost.flops):

@@ -28,10 +28,10 @@ from compressor.inspection import (
     UncoveredTensor,
     VariationalWeight,
 )
+from compressor.machine import resolve_device
 from compressor.progress import ProgressTracker
 from compressor.protocol import OnProgress
 from compressor.training.readout import count_columns, read_head
-from compressor.training.schedule import LARGEST_DEFAULT_BATCH_SIZE
 
 _LOW_COVERAGE = 0.5
 _MUCH = 0.1  # of the variational elements
@@ -40,7 +40,6 @@ _HALF_BYTES = 2
 _TREATMENTS: tuple[Treatment, ...] = (
     "local reparameterisation",
     "noise for each lookup",
-    "input matrix by local reparameterisation, recurrent one sampled once",
     "sampled once",
 )
 _SAMPLED = _TREATMENTS[-1]
@@ -58,7 +57,7 @@ def inspect(model_path: Path | str, config: CompressionConfig | None = None, on_
         config: of its options `output`, `architecture`, `image_size`, `batch_size` and `device` count; the defaults where it is None.
         on_progress: told of the phases.
     Returns: the inspection; it writes nothing.
-    Raises: ModelError or UnsupportedTask, as `compress` would before it reads any row.
+    Raises: ModelError, UnsupportedTask or DeviceUnavailable, as `compress` would before it reads any row.
     """
     path, options = Path(model_path), config or CompressionConfig()
     tracker = ProgressTracker(on_progress)
@@ -74,16 +73,17 @@ def inspect(model_path: Path | str, config: CompressionConfig | None = None, on_
     parameters = _count(model.module, arrays)
     coverage = parameters.variational / (parameters.variational + sum(tensor.numel for tensor in not_covered))
     file, head = _file(path, model), _head(model.module)
+    outputs = [_output(info, model.module) for info in model.proto.graph.output]
     return Inspection(
         verdict=_verdict(parameters, len(weights), coverage, estimate),
         warnings=[
-            *_warnings_of_graph(model.module, head, file, arrays),
+            *_warnings_of_graph(model.module, head, file, arrays, outputs, is_named=options.output is not None),
             *_warnings_of_weights(weights, coverage),
-            *_warnings_of_size(estimate),
+            *_warnings_of_size(model.module, estimate),
         ],
         file=file,
         inputs=[InputTensor(name=spec.name, dtype=_dtype_name(spec.dtype), shape=spec.shape) for spec in model.module.inputs],
-        outputs=[_output(info, model.module) for info in model.proto.graph.output],
+        outputs=outputs,
         head=head,
         num_classes=None if columns is None else max(columns, 2),
         batch=_batch(model.module),
@@ -191,8 +191,8 @@ def _count(module: OnnxModule, arrays: Mapping[str, np.ndarray]) -> ParameterCou
 def _estimate(module: OnnxModule, options: CompressionConfig) -> Estimate | None:
     if module.example is None:
         return None
-    on_cpu = options.device == "cpu" or not torch.cuda.is_available()
-    return estimate_training(module, module.example, options.batch_size or LARGEST_DEFAULT_BATCH_SIZE, on_cpu=on_cpu)
+    on_cpu = resolve_device(options.device).type == "cpu"
+    return estimate_training(module, module.example, options.batch_size, on_cpu=on_cpu)
 
 
 def _verdict(parameters: ParameterCounts, num_weights: int, coverage: float, estimate: Estimate | None) -> str:
@@ -210,8 +210,13 @@ def _rounded(seconds: float) -> str:
     return f"{float(f'{seconds:.2g}'):,g}"
 
 
-def _warnings_of_graph(module: OnnxModule, head: Head, file: ModelFile, arrays: Mapping[str, np.ndarray]) -> list[str]:
+def _warnings_of_graph(
+    module: OnnxModule, head: Head, file: ModelFile, arrays: Mapping[str, np.ndarray], outputs: list[OutputTensor], *, is_named: bool
+) -> list[str]:
     found = []
+    others = [output.name for output in outputs if output.selectable and not output.taken]
+    if others and not is_named:
+        found.append(f"The output {module.output.name!r} is taken; the option `output` names another one: {', '.join(map(repr, others))}.")
     if file.num_nodes_left_out:
         found.append(f"{file.num_nodes_left_out} nodes are left out: the output {module.output.name!r} does not need them.")
     if module.per_row:
@@ -233,9 +238,11 @@ def _warnings_of_weights(weights: list[VariationalWeight], coverage: float) -> l
     return found
 
 
-def _warnings_of_size(estimate: Estimate | None) -> list[str]:
-    if estimate is None:
+def _warnings_of_size(module: OnnxModule, estimate: Estimate | None) -> list[str]:
+    if estimate is None and module.example is None:
         return ["The graph ran with none of the sizes that were tried for its dynamic dimensions; only rows can show what it takes."]
+    if estimate is None:
+        return ["Not even four rows of a step of training fit into the memory of this machine: a run would be refused, or have fewer."]
     found = []
     if estimate.assumed_shapes:
         shapes = ", ".join(f"{name}: {list(shape)}" for name, shape in estimate.assumed_shapes.items())

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from compressor.errors import ClientError, InvalidDataset, InvalidModel, Problem
+from compressor.errors import ClientError, InvalidDataset, Problem
 from compressor.protocol import ARTIFACTS, DataReference, TrainerInput
 from compressor.report import Report
-from service.foreground import check_installation, existing, exit_with, exits, read_config, run_trainer
+from service.foreground import check_installation, existing, existing_model, exit_with, exits, read_config, run_trainer
 from service.summary import ProgressDisplay, print_summary
 
 BUILTIN = "builtin:"
@@ -36,7 +36,7 @@ def compress(
     with exits(console):
         check_installation()
         trainer_input = TrainerInput(
-            model=existing(model, InvalidModel, "model"),
+            model=existing_model(model),
             data=DataReference(
                 train=_source(dataset, "dataset"),
                 validation=_source(validation, "validation") if validation else None,

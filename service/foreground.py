@@ -14,31 +14,37 @@ import typer
 from rich.console import Console
 
 from compressor.config import CompressionConfig
-from compressor.errors import ClientError, CompressionError, InvalidConfig, Problem, error_classes
+from compressor.errors import ClientError, CompressionError, InvalidConfig, InvalidModel, Problem, error_classes
 from compressor.protocol import TRAINER_INPUT, ExitCode, OnProgress, Progress, TrainerInput
+from service.api.uploads.model_kinds import ModelFileSkimmer
 from service.summary import print_problem
 from service.worker.trainer_process import Limits, Outcome, TrainerProcess
 
+Echo = Callable[[str], None]
+
 # 128 + SIGINT, as shells have it.
 INTERRUPTED = 130
+_CHUNK_BYTES = 2**20
 TEXT_OPTIONS = {name for name, field in CompressionConfig.model_fields.items() if field.annotation == str | None}
 
 
 @contextmanager
-def exits(console: Console) -> Iterator[None]:
-    """What goes wrong inside becomes three lines and an exit code."""
+def exits(console: Console, echo: Echo | None = None) -> Iterator[None]:
+    """What goes wrong inside becomes three lines and an exit code; `echo` gets it as JSON."""
     try:
         yield
     except CompressionError as error:
-        exit_with(error.to_problem(), console)
+        exit_with(error.to_problem(), console, echo)
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("interrupted; nothing was written")
         raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
-        exit_with(CompressionError(str(error), suggestion="Check the folder's permissions and free space.").to_problem(), console)
+        exit_with(CompressionError(str(error), suggestion="Check the folder's permissions and free space.").to_problem(), console, echo)
 
 
-def exit_with(problem: Problem, console: Console) -> NoReturn:
+def exit_with(problem: Problem, console: Console, echo: Echo | None = None) -> NoReturn:
+    if echo is not None:
+        echo(problem.model_dump_json(indent=2))
     print_problem(problem, console)
     raise typer.Exit(exit_code(problem)) from None
 
@@ -91,6 +97,17 @@ def existing(path: Path, error: type[ClientError], param: str) -> Path:
     if not path.is_file():
         raise error(f"{path} is not a file.", param=param, suggestion="Check the path.")
     return path.absolute()
+
+
+def existing_model(path: Path) -> Path:
+    """A file that is framed as a model, by the same look at its bytes as an upload gets."""
+    found = existing(path, InvalidModel, "model")
+    skimmer = ModelFileSkimmer()
+    with found.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            skimmer.feed(chunk)
+    skimmer.finish()
+    return found
 
 
 def run_trainer(workdir: Path, trainer_input: TrainerInput, on_progress: OnProgress) -> Outcome:

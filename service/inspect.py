@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from compressor.errors import ClientError, CompressionError, InvalidModel, Problem
+from compressor.errors import ClientError, CompressionError, Problem
 from compressor.inspection import Inspection
 from compressor.protocol import ARTIFACTS, INSPECTION, TrainerInput
-from service.foreground import check_installation, existing, exit_with, exits, read_config, run_trainer
+from service.foreground import check_installation, existing_model, exit_with, exits, read_config, run_trainer
 from service.overview import print_inspection
 
 
@@ -23,14 +23,17 @@ def inspect(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option; wins over the file. Repeatable.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as in the artifact inspection.json, and no tables.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print JSON and no tables: what inspection.json holds, or the problem."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="File to write the JSON to.", metavar="FILE")] = None,
 ) -> None:
     """Say what `compress` would do with MODEL, without training. Exit code 0: it would be taken; 2: mend the model; 1: this failed."""
     console = Console(stderr=True)
-    with exits(console):
+    with exits(console, typer.echo if as_json else None):
         check_installation()
-        path = existing(model, InvalidModel, "model")
+        path = existing_model(model)
         settings = [*(set_ or []), *([f"output={output}"] if output is not None else [])]
         trainer_input = TrainerInput(kind="inspect", model=path, config=read_config(config, settings))
         if out is not None:
@@ -38,7 +41,7 @@ def inspect(
         with console.status("inspecting"):
             found = _run(trainer_input)
         if isinstance(found, Problem):
-            exit_with(found, console)
+            exit_with(found, console, typer.echo if as_json else None)
         if out is not None:
             out.write_bytes(found)
         if as_json:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
-from rich.text import Text
 
 from compressor.inspection import Estimate, Inspection, OutputTensor, Shape
+from service.summary import plain
 
 MAX_ROWS = 100
 GIB = 1024**3
@@ -15,8 +15,8 @@ GIB = 1024**3
 
 def print_inspection(found: Inspection, path: Path, console: Console) -> None:
     file = found.file
-    console.print(_plain(f"{path.name}: {file.bytes:,} B, opset {file.opset}, {file.producer or 'producer unknown'}"), soft_wrap=True)
-    console.print(_plain(found.verdict), soft_wrap=True)
+    console.print(plain(f"{path.name}: {file.bytes:,} B, opset {file.opset}, {file.producer or 'producer unknown'}"), soft_wrap=True)
+    console.print(plain(found.verdict), soft_wrap=True)
     console.print(_interface(found))
     rows = [(weight.name, _shape(weight.shape), f"{weight.numel:,}", " and ".join(weight.treatments)) for weight in found.weights]
     _print_table(console, "variational weights", "how noise is drawn", rows)
@@ -25,20 +25,20 @@ def print_inspection(found: Inspection, path: Path, console: Console) -> None:
     ]
     if others:
         _print_table(console, "of two or more dimensions, and not variational", "why", others)
-    console.print(_plain("operators: " + ", ".join(f"{name} {count}" for name, count in file.operators.items())), soft_wrap=True)
+    console.print(plain("operators: " + ", ".join(f"{name} {count}" for name, count in file.operators.items())), soft_wrap=True)
     if found.estimate is not None:
-        console.print(_plain(_cost(found.estimate)), soft_wrap=True)
+        console.print(plain(_cost(found.estimate)), soft_wrap=True)
     for warning in found.warnings:
-        console.print(_plain(f"warning: {warning}"), soft_wrap=True)
+        console.print(plain(f"warning: {warning}"), soft_wrap=True)
 
 
 def _interface(found: Inspection) -> Table:
     table = Table("", _folding("name"), "type", "shape", "", title=f"inputs and outputs; batch: {found.batch}")
     for spec in found.inputs:
-        table.add_row("input", _plain(spec.name), _plain(spec.dtype), _shape(spec.shape))
+        table.add_row("input", plain(spec.name), plain(spec.dtype), _shape(spec.shape))
     for output in found.outputs:
         shape = "" if output.shape is None else _shape(output.shape)
-        table.add_row("output", _plain(output.name), _plain(output.dtype), shape, _role(output, found))
+        table.add_row("output", plain(output.name), plain(output.dtype), shape, _role(output, found))
     return table
 
 
@@ -51,7 +51,7 @@ def _role(output: OutputTensor, found: Inspection) -> str:
 def _print_table(console: Console, title: str, last: str, rows: Sequence[tuple[str, str, str, str]]) -> None:
     table = Table(_folding("name"), "shape", Column("elements", justify="right"), last, title=title)
     for name, shape, numel, text in rows[:MAX_ROWS]:
-        table.add_row(_plain(name), shape, numel, _plain(text))
+        table.add_row(plain(name), shape, numel, plain(text))
     console.print(table)
     if len(rows) > MAX_ROWS:
         console.print(f"and {len(rows) - MAX_ROWS:,} more: --json has them all")
@@ -79,8 +79,3 @@ def _shape(shape: Shape) -> str:
 
 def _folding(name: str) -> Column:
     return Column(name, overflow="fold")
-
-
-def _plain(text: str) -> Text:
-    """Names are the file's, whoever made it: no markup, and nothing that a terminal would take for a command."""
-    return Text("".join(character if character.isprintable() else "\ufffd" for character in text))

@@ -53,17 +53,22 @@ class ProgressDisplay:
 
 def print_problem(problem: Problem, console: Console) -> None:
     """Three lines: what, where, what to do."""
-    console.print(Text(f"error: {problem.title} ({problem.code}): {problem.detail}"), soft_wrap=True)
-    console.print(Text(f"where: {problem.param or '-'}"), soft_wrap=True)
-    console.print(Text(f"do:    {problem.suggestion or '-'}"), soft_wrap=True)
+    console.print(plain(f"error: {problem.title} ({problem.code}): {problem.detail}"), soft_wrap=True)
+    console.print(plain(f"where: {problem.param or '-'}"), soft_wrap=True)
+    console.print(plain(f"do:    {problem.suggestion or '-'}"), soft_wrap=True)
 
 
 def print_summary(report: Report, folder: Path, console: Console) -> None:
-    console.print(Text(report.verdict), soft_wrap=True)
+    console.print(plain(report.verdict), soft_wrap=True)
     console.print(_table(report))
     for warning in report.warnings:
-        console.print(Text(f"warning: {warning}"), soft_wrap=True)
-    console.print(Text(f"written to {folder}"), soft_wrap=True)
+        console.print(plain(f"warning: {warning}"), soft_wrap=True)
+    console.print(plain(f"written to {folder}"), soft_wrap=True)
+
+
+def plain(text: str) -> Text:
+    """Names are the file's, whoever made it: no markup, and nothing that a terminal would take for a command."""
+    return Text("".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text))
 
 
 def _table(report: Report) -> Table:

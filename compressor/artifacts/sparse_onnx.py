@@ -49,7 +49,7 @@ def to_sparse(model: ModelProto) -> ModelProto:
     graph = result.graph
     constants: list[NodeProto] = []
     for tensor in list(graph.initializer):
-        node = _smaller_constant(tensor, tensor.name)
+        node = _smaller_constant(tensor, tensor.name, tensor)
         if node is not None:
             constants.append(node)
             graph.initializer.remove(tensor)
@@ -85,17 +85,24 @@ def _sparse_constant_node(node: NodeProto) -> NodeProto:
         return node
     for attribute in node.attribute:
         if attribute.name == "value":
-            return _smaller_constant(attribute.t, node.output[0], node.name) or node
+            return _smaller_constant(attribute.t, node.output[0], node) or node
     return node
 
 
-def _smaller_constant(tensor: TensorProto, output: str, name: str = "") -> NodeProto | None:
-    """The tensor as Constant(sparse_value), or None where dense takes fewer bytes or ONNX has no sparse form for it."""
+def _smaller_constant(tensor: TensorProto, output: str, described: TensorProto | NodeProto) -> NodeProto | None:
+    """The tensor as Constant(sparse_value), or None where dense takes fewer bytes or ONNX has no sparse form for it.
+
+    Args:   described: from which the node takes its documentation and metadata and, where it is a node, its name.
+    """
     # The checker refuses sparse tensors of rank 0 and with empty dimensions.
     if tensor.data_type not in _FLOATS or not tensor.dims or 0 in tensor.dims:
         return None
+    name = described.name if isinstance(described, NodeProto) else ""
     node = helper.make_node("Constant", [], [output], name=name, sparse_value=_encode(numpy_helper.to_array(tensor), output))
-    return node if node.ByteSize() < tensor.ByteSize() else None
+    is_smaller = node.ByteSize() < tensor.ByteSize()
+    node.doc_string = described.doc_string
+    node.metadata_props.extend(described.metadata_props)
+    return node if is_smaller else None
 
 
 def _encode(array: Array, name: str) -> SparseTensorProto:

@@ -28,7 +28,8 @@ _MAX_RANK = 64  # more, torch cannot compute with; and ONNX Runtime takes fewer
 _MAX_REMEMBERED = 2**13
 
 _ATEN = torch.ops.aten
-_READ_NUMBER = _ATEN._local_scalar_dense.default
+# What depends on the content of a tensor, which only those of the CPU have.
+_READ_CONTENT = (_ATEN._local_scalar_dense.default, _ATEN.nonzero.default)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class RunLimits:
         flops: of its products.
         elements: that its other operators read and write.
         seconds: of the processor's time that planning it takes, which is under a millisecond for an operator.
+        remedy: what to do where it is more.
     """
 
     bytes: int
@@ -48,6 +50,7 @@ class RunLimits:
     flops: int | None = None
     elements: int | None = None
     seconds: float | None = None
+    remedy: str = "Lower batch_size, export the model for smaller inputs, or give the trainer more memory."
 
     def times(self, factor: int) -> "RunLimits":
         """The limits of as many times the rows, in the same time."""
@@ -67,6 +70,7 @@ class RunLimits:
             changed(self.flops, other.flops),
             changed(self.elements, other.elements),
             self.seconds,
+            self.remedy,
         )
 
 
@@ -109,8 +113,11 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         tensors = [*_tensors(args), *_tensors(kwargs.values())]
         self._check_before(func, args)
         on_host = all(tensor.device.type == "cpu" for tensor in tensors) and str(kwargs.get("device", "cpu")) == "cpu"
-        if on_host and func is _READ_NUMBER:
-            return func(*args, **kwargs)
+        if on_host and func in _READ_CONTENT:
+            result = func(*args, **kwargs)
+            for leaf in _tensors((result,)):
+                self._add(leaf, ())
+            return result
         meta_args, meta_kwargs = (args, kwargs) if not any(map(_has_content, tensors)) else tree_map_only(Tensor, _to_meta, (args, kwargs))
         if on_host and "device" in kwargs:
             meta_kwargs = {**meta_kwargs, "device": torch.device("meta")}
@@ -183,11 +190,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self._live_bytes -= self._alive.pop(reference)
 
     def _refuse(self, what: str) -> NoReturn:
-        raise GraphTooLarge(
-            f"A run of the graph {what}.",
-            param="model",
-            suggestion="Lower batch_size, export the model for smaller inputs, or give the trainer more memory.",
-        )
+        raise GraphTooLarge(f"A run of the graph {what}.", param="model", suggestion=self._limits.remedy)
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

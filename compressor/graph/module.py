@@ -13,6 +13,7 @@ from compressor.errors import NoWeights, UnsupportedModel, UnsupportedTask
 from compressor.graph.content import check_count
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.node import Node
+from compressor.graph.ops.activation import softmax_axis
 from compressor.graph.ops.layout import casts_to_integers
 from compressor.graph.ops.normalization import has_live_statistics
 from compressor.graph.ops.table import Flow
@@ -25,6 +26,8 @@ from compressor.graph.trial import indivisible_weights, settle
 # What the graph ends in, where that says how the output is meant.
 Head = Literal["scores", "softmax", "sigmoid"]
 _MAX_NUMBERS = 2**20  # of a constant that is read as sizes, axes or bounds
+_SAME_NUMBERS = ("Identity", "Cast")
+_RESHAPING = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _HEADS: dict[str, Head] = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}
 
 
@@ -235,12 +238,18 @@ def _static_batch(inputs: Sequence[ValueSpec]) -> int | None:
 
 
 def _find_logits(nodes: Sequence[Node], output: str) -> tuple[Head, str]:
-    """The head, and the input of the node that gives `output`, be it as another float type; `output` itself where there is none."""
+    """The head, and the input of the node that gives `output`, be it as another float type; `output` itself where there is none.
+
+    A sigmoid may be reshaped afterwards, since it takes every element for itself; a softmax must be over the classes, which come second.
+    """
     producers = {name: node for node in nodes for name in node.outputs}
-    name = output
-    while name in producers and producers[name].op_type in ("Identity", "Cast") and not casts_to_integers(producers[name]):
-        name = producers[name].inputs[0]
-    last = producers.get(name)
-    if last is not None and last.op_type in _HEADS:
-        return _HEADS[last.op_type], last.inputs[0]
-    return "scores", output
+    last, reshaped = producers.get(output), False
+    while last is not None and last.op_type in (*_SAME_NUMBERS, *_RESHAPING) and not casts_to_integers(last):
+        reshaped |= last.op_type in _RESHAPING
+        last = producers.get(last.inputs[0])
+    if last is None or last.op_type not in _HEADS:
+        return "scores", output
+    head = _HEADS[last.op_type]
+    if head == "softmax" and (reshaped or softmax_axis(last)[0] not in (1, -1)):
+        return "scores", output
+    return head, last.inputs[0]

@@ -90,7 +90,7 @@ def numbers_of(nodes: Sequence[Node]) -> set[str]:
 def treatments_of(
     nodes: Sequence[Node], outputs: Collection[str], weights: Collection[str], inputs: Collection[str]
 ) -> dict[str, frozenset[Flow]]:
-    """What happens to each of `weights` where it is read: LINEAR, LOOKUP, RECURRENT, SAMPLED; several, where it is read in several places.
+    """What happens to each of `weights` where it is read: LINEAR, LOOKUP, SAMPLED; several, where it is read in several places.
 
     Args:     as of roles_of; `weights` are those of which a GaussianValue is given.
     """
@@ -131,7 +131,7 @@ def _reason(use: _Use, array: np.ndarray, readers: Sequence[tuple[int, Node]]) -
     if _role(use, array) is Role.FIXED:
         if array.size <= 1:
             return f"it is a single number{place}"
-        return ("it is a fixed mask" if _is_mask(array) else "it is zero all over, as what something begins with") + place
+        return ("it is a fixed mask" if _is_mask(array) else "it is zero all over, as a beginning, or what a mask lets through") + place
     if _Use.PARAMETER in use:
         return f"it is a bias or scale{place}"
     if _Use.MAKES_WEIGHT in use:
@@ -193,7 +193,7 @@ def _role(use: _Use, array: np.ndarray) -> Role:
     if _Use.WEIGHT in use and array.ndim >= 2:
         return Role.WEIGHT
     is_parameter = bool(use & (_Use.WEIGHT | _Use.PARAMETER)) and array.ndim > 0
-    if use and not is_parameter and array.size > 1 and (_is_mask(array) or _is_initial_state(array)):
+    if use and not is_parameter and array.size > 1 and (_is_mask(array) or _is_nothing(array)):
         return Role.FIXED
     # One element for each channel, as the gain of a normalised weight, is no matrix, however many axes it has.
     if _Use.MAKES_WEIGHT in use and sum(size > 1 for size in array.shape) >= 2:
@@ -206,6 +206,6 @@ def _is_mask(array: np.ndarray) -> bool:
     return not bool((np.abs(array.astype(np.float64)) < _MASKING).all())
 
 
-def _is_initial_state(array: np.ndarray) -> bool:
-    """Whether it may be where a recurrent layer begins: (directions, batch, units), and zero all over."""
-    return array.ndim == 3 and not array.any()
+def _is_nothing(array: np.ndarray) -> bool:
+    """Whether it may be where a recurrent layer begins, or what a mask lets through: of several dimensions, and zero all over."""
+    return array.ndim >= 2 and not array.any()

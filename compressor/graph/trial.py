@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 TRIAL_ROWS = 2
 # Of these rows, for a network without parameters; and what takes two seconds of planning has thousands of operators, no two of them alike.
-_LIMITS = RunLimits(bytes=2**31, live_bytes=2**29, flops=2**38, elements=2**31, seconds=2.0)
-# More for each parameter: who asks for much has brought much. Of each parameter, a transformer makes 2**11 operations for 512 tokens, a U-Net
-# 2**15 for 512 x 512 pixels.
-_PER_PARAMETER = RunLimits(bytes=2**10, live_bytes=2**5, flops=2**15, elements=2**8)
+_LIMITS = RunLimits(2**31, live_bytes=2**29, flops=2**38, elements=2**31, seconds=2.0, remedy="Export the model for smaller inputs.")
+# More for each parameter: who asks for much has brought much. Of each, a transformer makes 2**11 operations for 512 tokens, a U-Net 2**15
+# for 512 x 512 pixels.
+_PER_PARAMETER = RunLimits(2**10, live_bytes=2**5, flops=2**15, elements=2**8)
 # A dynamic size other than the batch, such as the length of a sentence or the side of an image, is one of these, the first that runs.
 _GUESSED_SIZES = (32, 64, 16, 224, 128, 8, 256, 4)
 # How far a batch may differ from its rows taken one by one.

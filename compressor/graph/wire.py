@@ -11,6 +11,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from onnx import AttributeProto, ModelProto
 
 from compressor.errors import GraphTooLarge, InvalidModel
+from compressor.graph.content import EXPORT_AGAIN
 
 MAX_FIELDS = 2**21  # 20,000 nodes with shapes and the exporter's metadata have half as many
 MAX_MESSAGES = 2**20
@@ -22,8 +23,6 @@ _MAX_DEPTH = 100  # as protobuf has it
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
-
-_AGAIN = "Export the model again, for example with torch.onnx.export(model, args, path, dynamo=True, external_data=False)."
 
 
 def check_wire(data: memoryview) -> None:
@@ -136,4 +135,4 @@ def _check(what: str, count: int, limit: int) -> None:
 
 
 def _no_model(why: str) -> InvalidModel:
-    return InvalidModel(f"The file is not an ONNX model: {why}.", param="model", suggestion=_AGAIN)
+    return InvalidModel(f"The file is not an ONNX model: {why}.", param="model", suggestion=EXPORT_AGAIN)

@@ -82,7 +82,8 @@ def without_leftovers(model: ModelProto) -> ModelProto:
     read = {name for node in nodes for name in node.input}
     for info in graph.output:
         if info.name in read and info.type.HasField("tensor_type"):
-            info.type.tensor_type.ClearField("shape")
+            for size in info.type.tensor_type.shape.dim:
+                size.ClearField("dim_value")
     if len(nodes) < len(graph.node):
         left = [NodeProto.FromString(node.SerializeToString()) for node in reversed(nodes)]
         del graph.node[:]
@@ -97,10 +98,10 @@ def _is_constant(node: NodeProto) -> bool:
 def _replace(tensor: TensorProto, array: np.ndarray) -> None:
     if tuple(tensor.dims) != array.shape:
         raise ValueError(f"{tensor.name!r} has shape {tuple(tensor.dims)}, not {array.shape}.")
-    name, documentation = tensor.name, tensor.doc_string
-    tensor.CopyFrom(numpy_helper.from_array(_cast(array, tensor.data_type, name), name))
-    if documentation:
-        tensor.doc_string = documentation
+    new = numpy_helper.from_array(_cast(array, tensor.data_type, tensor.name), tensor.name)
+    new.doc_string = tensor.doc_string
+    new.metadata_props.extend(tensor.metadata_props)
+    tensor.CopyFrom(new)
 
 
 def _replace_constant(node: NodeProto, array: np.ndarray) -> None:
@@ -108,8 +109,10 @@ def _replace_constant(node: NodeProto, array: np.ndarray) -> None:
     if found is None or found[0].shape != array.shape:
         raise ValueError(f"The constant {node.output[0]!r} does not have shape {array.shape}.")
     attribute = node.attribute[0]
-    name = attribute.t.name if attribute.name == "value" else ""
-    tensor = numpy_helper.from_array(_cast(array, found[1], node.output[0]), name)
+    if attribute.name == "value":
+        _replace(attribute.t, array)
+        return
+    tensor = numpy_helper.from_array(_cast(array, found[1], node.output[0]))
     attribute.Clear()
     attribute.name, attribute.type = "value", AttributeProto.TENSOR
     attribute.t.CopyFrom(tensor)

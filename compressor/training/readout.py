@@ -33,7 +33,7 @@ class Readout:
         """Negative log-likelihood of the labels, in nats, mean over the rows.
 
         Args:
-            logits: what OnnxModule.forward gives with logits=True, [N, C], or [N, 1] or [N] where `single`.
+            logits: what OnnxModule.forward gives with logits=True: one for each element of the output, [N, C], or [N] where `single`.
             labels: [N], int64.
         Returns: a scalar.
         """
@@ -41,7 +41,7 @@ class Readout:
             return binary_cross_entropy_with_logits(logits.reshape(-1), labels.to(logits.dtype))
         if self.head == "sigmoid":  # every class for itself, or the probabilities that are delivered would lose their meaning
             targets = one_hot(labels, self.num_classes).to(logits.dtype)
-            return binary_cross_entropy_with_logits(logits, targets) * self.num_classes
+            return binary_cross_entropy_with_logits(logits.flatten(1), targets) * self.num_classes
         if self.head == "probabilities":
             logits = logits.clamp_min(_SMALLEST_PROBABILITY).log()
         return cross_entropy(logits, labels)

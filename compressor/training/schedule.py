@@ -9,6 +9,7 @@ _EPOCHS_AT_LEAST, _EPOCHS_AT_MOST = 10, 100
 _FINE_TUNE_PART = 5  # one fifth of the epochs
 
 LARGEST_DEFAULT_BATCH_SIZE = 256
+SMALLEST_DEFAULT_BATCH_SIZE = 2  # one row alone has no batch statistics
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,8 @@ class Schedule:
     fine_tune_epochs: int
 
 
-def resolve_schedule(config: CompressionConfig, num_train: int) -> Schedule:
-    """The configured sizes, or what suits the number of training rows."""
-    batch_size = config.batch_size or _default_batch_size(num_train)
+def resolve_schedule(config: CompressionConfig, num_train: int, batch_size: int) -> Schedule:
+    """The configured sizes, or what suits the number of training rows and of those in a step."""
     steps_per_epoch = max(1, num_train // batch_size)
     epochs = config.epochs or min(_EPOCHS_AT_MOST, max(_EPOCHS_AT_LEAST, round(_STEPS_OF_A_BRANCH / steps_per_epoch)))
     if config.fine_tune_epochs is not None:
@@ -30,7 +30,7 @@ def resolve_schedule(config: CompressionConfig, num_train: int) -> Schedule:
     return Schedule(batch_size, epochs, max(1, epochs // _FINE_TUNE_PART))
 
 
-def _default_batch_size(num_train: int) -> int:
+def default_batch_size(num_train: int) -> int:
     """A power of two with at least 20 batches in an epoch, between 16 and 256."""
     batch_size = LARGEST_DEFAULT_BATCH_SIZE
     while batch_size > 16 and num_train < 20 * batch_size:

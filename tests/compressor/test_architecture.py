@@ -14,6 +14,7 @@ from compressor.architecture import export_architecture, import_timm
 from compressor.errors import InvalidConfig, InvalidModel
 from compressor.graph.module import OnnxModule
 from compressor.graph.validate import parse_model
+from compressor.graph.write import float_tensors
 
 
 def made(name: str, path: Path, **options: Any) -> torch.nn.Module:
@@ -41,6 +42,19 @@ def test_the_exported_graph_is_timms_model(name, options, image_size, tmp_path):
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0], expected, rtol=1e-4, atol=1e-4)
     assert sum(tensor.numel() for tensor in module.tensors().values()) == sum(tensor.numel() for tensor in model.parameters())
+
+
+def test_half_precision_stays_and_nothing_is_said_of_this_machine(tmp_path):
+    model = made("test_resnet", tmp_path / "weights.safetensors", num_classes=5)
+    save_file(model.half().state_dict(), tmp_path / "weights.safetensors")
+    data = export_architecture(tmp_path / "weights.safetensors", "test_resnet", 48)
+    assert b"site-packages" not in data
+    assert b"stack_trace" not in data
+    proto = parse_model(data)
+    kinds = {array.dtype for array in float_tensors(proto).values()}
+    assert kinds == {np.dtype(np.float16)}
+    x = torch.randn(2, 3, 48, 48)
+    torch.testing.assert_close(OnnxModule(proto)(x).detach(), model.float()(x).detach(), rtol=1e-2, atol=1e-2)
 
 
 def test_a_name_is_never_an_address_or_a_path(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import onnx
 import pytest
 
-from compressor.errors import GraphTooLarge
 from compressor.estimate import Speed, estimate_training, measure_speed
 from compressor.graph.module import OnnxModule
 from compressor.inspection import Estimate
@@ -13,7 +12,9 @@ from tests.compressor.graph.networks import exported
 
 def estimated(module: OnnxModule, batch_size: int, *, on_cpu: bool = True) -> Estimate:
     assert module.example is not None
-    return estimate_training(module, module.example, batch_size, on_cpu=on_cpu)
+    found = estimate_training(module, module.example, batch_size, on_cpu=on_cpu)
+    assert found is not None
+    return found
 
 
 def seconds(module: OnnxModule, batch_size: int) -> float:
@@ -56,10 +57,10 @@ def test_no_time_is_given_for_another_device(module: OnnxModule) -> None:
     assert estimated(module, 64, on_cpu=False).seconds_per_1000_rows is None
 
 
-def test_memory_for_no_row_at_all_is_refused(module: OnnxModule, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_memory_for_a_few_rows_there_is_no_estimate(module: OnnxModule, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("compressor.admission.available_bytes", lambda: 1000)
-    with pytest.raises(GraphTooLarge):
-        estimated(module, 64)
+    assert module.example is not None
+    assert estimate_training(module, module.example, 64, on_cpu=True) is None
 
 
 @pytest.mark.parametrize("name", ["lenet", "lstm", "encoder", "mobilenet"])

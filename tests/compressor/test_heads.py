@@ -68,8 +68,8 @@ FLAT = [*SIGMOID, helper.make_node("Constant", [], ["flat"], value_ints=[-1]), h
 
 @pytest.mark.parametrize(
     ("columns", "ends", "output", "shape"),
-    [(1, SIGMOID, "p", ["n", 1]), (2, SIGMOID, "p", ["n", 2]), (1, BOTH, "both", ["n", 2])],
-    ids=["one sigmoid", "a sigmoid for each class", "both probabilities"],
+    [(1, SIGMOID, "p", ["n", 1]), (1, FLAT, "row", ["n"]), (2, SIGMOID, "p", ["n", 2]), (1, BOTH, "both", ["n", 2])],
+    ids=["one sigmoid", "one sigmoid, flat", "a sigmoid for each class", "both probabilities"],
 )
 def test_probabilities_of_every_kind_are_trained_and_measured(columns, ends, output, shape, tmp_path):
     x, y = two_classes()
@@ -77,7 +77,7 @@ def test_probabilities_of_every_kind_are_trained_and_measured(columns, ends, out
     with np.load(tmp_path / "out" / "split.npz") as split:
         test = split["test"]
     found = session.run([output], {"x": x[test]})[0]
-    classes = (found.reshape(-1) > 0.5) if found.shape[1] == 1 else found.argmax(1)
+    classes = (found.reshape(-1) > 0.5) if found.size == len(found) else found.argmax(1)
     assert (classes == y[test]).mean() == pytest.approx(report.metric.compressed.value)
     assert report.inputs.num_classes == 2
     assert report.metric.compressed.value > 0.75
@@ -105,6 +105,25 @@ def test_the_output_is_chosen_by_name(tmp_path):
         run(proto, {"x": x, "y": y}, tmp_path, output="q")
     assert error.value.param == "output"
     assert "'hidden', 'p'" in str(error.value.suggestion)
+
+
+@pytest.mark.parametrize("output", ["scores", "p"])
+def test_an_output_that_another_one_is_made_of_may_be_taken(output, tmp_path):
+    """Scores and their softmax, both given out, as many exports have them."""
+    x, y = two_classes()
+    proto = classifier(x, y, 2, [helper.make_node("Softmax", ["scores"], ["p"])], {"scores": ["n", 2], "p": ["n", 2]})
+    proto.graph.initializer[0].doc_string = "what the client says of it"
+    proto.graph.initializer[0].metadata_props.add(key="author", value="the client")
+    report, session = run(proto, {"x": x, "y": y}, tmp_path, output=output)
+    assert report.metric.compressed.value > 0.7
+    delivered = onnx.load(tmp_path / "out" / "model.onnx")
+    assert [info.name for info in delivered.graph.output] == ["scores", "p"]
+    assert [len(info.type.tensor_type.shape.dim) for info in delivered.graph.output] == [2, 2]
+    (constant,) = [part for part in (*delivered.graph.initializer, *delivered.graph.node) if part.doc_string]
+    assert constant.doc_string == "what the client says of it"
+    assert [(entry.key, entry.value) for entry in constant.metadata_props] == [("author", "the client")]
+    scores, p = session.run(["scores", "p"], {"x": x[:5]})
+    np.testing.assert_allclose(p, np.exp(scores) / np.exp(scores).sum(1, keepdims=True), rtol=1e-5)
 
 
 def test_ids_and_their_mask_are_two_inputs(tmp_path):

@@ -14,14 +14,14 @@ from onnx import ModelProto, TensorProto, helper
 
 from compressor import CompressionConfig, Inspection, compress, inspect
 from compressor.admission import training_cost
-from compressor.errors import InvalidModel, NoWeights, UnsupportedOperator, UnsupportedTask
+from compressor.errors import DeviceUnavailable, InvalidModel, NoWeights, UnsupportedOperator, UnsupportedTask
 from compressor.graph.module import OnnxModule
 from compressor.graph.ops import Flow
 from compressor.inspection import Treatment
 from tests.compressor.graph.models import linear_model, model_of, node, values
 from tests.compressor.graph.networks import exported
 
-LINEAR, LOOKUP, RECURRENT, SAMPLED = (flow.value for flow in (Flow.LINEAR, Flow.LOOKUP, Flow.RECURRENT, Flow.SAMPLED))
+LINEAR, LOOKUP, SAMPLED = (flow.value for flow in (Flow.LINEAR, Flow.LOOKUP, Flow.SAMPLED))
 
 
 def inspected(model: ModelProto | bytes, folder: Path, **options: object) -> Inspection:
@@ -64,7 +64,7 @@ def test_a_tied_embedding_is_looked_up_and_multiplied(tmp_path: Path) -> None:
 
 def test_matrices_of_a_recurrent_layer_are_said_to_be(tmp_path: Path) -> None:
     found = inspected(exported("lstm", "legacy-17"), tmp_path)
-    assert sorted(map(tuple, treatments(found).values())) == [(RECURRENT,)] * 4 + [(LINEAR,)]
+    assert sorted(map(tuple, treatments(found).values())) == [(LINEAR,)] * 3 + [(SAMPLED,)] * 2
 
 
 def test_a_mask_a_bias_and_what_nobody_needs_are_not_covered_and_why(tmp_path: Path) -> None:
@@ -192,10 +192,35 @@ def test_a_batch_that_does_not_fit_comes_with_one_that_does(tmp_path: Path, monk
     small = inspected(exported("lenet", "dynamo"), tmp_path).estimate
     assert small is not None
     monkeypatch.setattr("compressor.estimate.available_bytes", lambda: small.training_bytes // 2)
-    found = inspected(exported("lenet", "dynamo"), tmp_path)
+    by_default = inspected(exported("lenet", "dynamo"), tmp_path)
+    assert by_default.estimate is not None
+    assert (by_default.estimate.batch_size, by_default.warnings) == (64, [])
+    found = inspected(exported("lenet", "dynamo"), tmp_path, batch_size=256)
     assert found.estimate is not None
     assert 100 < found.estimate.largest_batch_size < 128
     assert any(f"set batch_size to {found.estimate.largest_batch_size} or less" in warning for warning in found.warnings)
+
+
+def test_a_machine_without_memory_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compressor.admission.available_bytes", lambda: 1000)
+    found = inspected(exported("lenet", "dynamo"), tmp_path)
+    assert found.estimate is None
+    assert "Not even four rows" in found.warnings[-1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused_as_a_run_refuses_it(tmp_path: Path) -> None:
+    with pytest.raises(DeviceUnavailable):
+        inspected(linear_model(), tmp_path, device="cuda")
+
+
+def test_several_outputs_come_with_the_option_that_chooses(tmp_path: Path) -> None:
+    nodes = [node("MatMul", ["x", "w"], "hidden"), node("MatMul", ["hidden", "v"], "scores")]
+    model = model_of(nodes, {"x": ["n", 4]}, {"hidden": ["n", 5], "scores": ["n", 3]}, {"w": values(4, 5), "v": values(5, 3)})
+    found = inspected(model, tmp_path)
+    assert "The output 'hidden' is taken; the option `output` names another one: 'scores'." in found.warnings
+    assert {output.name: output.shape for output in found.outputs} == {"hidden": (None, 5), "scores": (None, 3)}
+    assert inspected(model, tmp_path, output="scores").warnings == []
 
 
 def test_it_leaves_the_random_numbers_and_the_threads_as_they_are(tmp_path: Path) -> None:
@@ -238,7 +263,7 @@ def test_what_is_inspected_is_what_a_run_takes(digits_job, tmp_path: Path) -> No
 
 
 def test_words_for_treatments_are_those_of_the_operators() -> None:
-    assert set(get_args(Treatment)) == {LINEAR, LOOKUP, RECURRENT, SAMPLED}
+    assert set(get_args(Treatment)) == {LINEAR, LOOKUP, SAMPLED}
 
 
 def test_phases_are_told(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from compressor.config import CompressionConfig
 from compressor.errors import ClientError, GateNotMet, InvalidConfig, Problem, error_classes
 from service.cli import main
 from service.foreground import exit_code, read_config
+from tests.compressor.graph.models import linear_model
 
 
 def to_problem(code: str) -> Problem:
@@ -68,7 +69,7 @@ def run(*arguments: str) -> tuple[int, list[str]]:
 def test_three_lines_say_what_where_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     model = tmp_path / "net.onnx"
-    model.write_bytes(b"")
+    model.write_bytes(linear_model().SerializeToString())
     (tmp_path / "net-compressed").mkdir()
     (tmp_path / "net-compressed" / "mine.txt").write_text("precious")
     (tmp_path / "file").write_text("")

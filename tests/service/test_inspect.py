@@ -3,10 +3,12 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from compressor.errors import InvalidModel, Problem
 from compressor.inspection import (
     Estimate,
     InputTensor,
@@ -19,6 +21,10 @@ from compressor.inspection import (
 )
 from service.cli import main
 from service.overview import MAX_ROWS, print_inspection
+from service.summary import print_problem
+from tests.compressor.graph.models import linear_model
+
+MODEL = linear_model().SerializeToString()
 
 
 def run(*arguments: str) -> tuple[int, list[str]]:
@@ -28,7 +34,7 @@ def run(*arguments: str) -> tuple[int, list[str]]:
 
 def test_three_lines_say_what_where_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "net.onnx").write_bytes(b"model")
+    (tmp_path / "net.onnx").write_bytes(MODEL)
     wrong = {
         ("absent.onnx",): ("invalid_model", "model"),
         ("net.onnx", "--set", "sparsity=0.9"): ("invalid_config", "sparsity"),
@@ -46,7 +52,30 @@ def test_three_lines_say_what_where_and_what_to_do(tmp_path: Path, monkeypatch: 
         assert where == f"where: {param}"
         assert remedy.startswith("do:    ")
         assert remedy != "do:    -"
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("net.onnx", b"model")]
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("net.onnx", MODEL)]
+
+
+def test_a_problem_is_json_too_where_json_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"model")
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path / "net.onnx"), "--json"])
+    assert result.exit_code == 2
+    problem = Problem.model_validate_json(result.stdout)
+    assert (problem.code, problem.param) == ("invalid_model", "model")
+    assert problem.detail in result.stderr
+
+
+def test_a_file_is_named_for_what_it_is(tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", x=np.zeros(3))
+    exit_status, (what, *_) = run(str(tmp_path / "rows.npz"))
+    assert exit_status == 2
+    assert ".npz" in what
+
+
+def test_a_problem_is_no_command_of_the_terminal() -> None:
+    output = io.StringIO()
+    error = InvalidModel("Fo\x1b]0;owned\x07\x1b[2Jo", param="\x1b[31m", suggestion="\x9b1m")
+    print_problem(error.to_problem(), Console(file=output))
+    assert output.getvalue().replace("\n", "").isprintable()
 
 
 def test_wrong_usage() -> None:

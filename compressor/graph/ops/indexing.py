@@ -78,7 +78,7 @@ def one_hot(node: Node) -> Run:
     return run
 
 
-plain_operators(__name__, {"NonZero": lambda x: x.nonzero().t()}, frozen=(0,))  # the size of the result depends on the data
+plain_operators(__name__, {"NonZero": lambda x: x.nonzero().t()}, settings=(0,))  # the size of the result depends on what is in x
 
 
 @operator("Compress", settings=(1,))

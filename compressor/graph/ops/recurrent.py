@@ -4,7 +4,7 @@ The input projections of all time steps and directions are one product, so a Gau
 Gaussian recurrent matrix is drawn once, and the draw serves every row and every time step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import torch
@@ -34,21 +34,26 @@ _project = lift_linear(F.linear, F.linear, (1,))
 _of_all_directions = lift_layout(lambda w: w.flatten(0, 1))
 
 
-@operator("LSTM", flow=Flow.RECURRENT, weights=(1, 2), parameters=(3, 7), frozen=(4,), multiple=True)
+def _treatment(node: Node, slot: int, gaussian: Collection[str]) -> Flow:
+    del node, gaussian
+    return Flow.LINEAR if slot == 1 else Flow.SAMPLED
+
+
+@operator("LSTM", flow=Flow.RECURRENT, weights=(1, 2), parameters=(3, 7), frozen=(4,), multiple=True, treatment=_treatment)
 def lstm(node: Node) -> Run:
     coupled = bool(node.int("input_forget", 0))
     plain = uses_default_activations(node) and "clip" not in node.attributes and not coupled
     return _layer(node, partial(_lstm_cell, _clip(node), coupled), states=2, has_torch_form=plain)
 
 
-@operator("GRU", flow=Flow.RECURRENT, weights=(1, 2), parameters=(3,), frozen=(4,), multiple=True)
+@operator("GRU", flow=Flow.RECURRENT, weights=(1, 2), parameters=(3,), frozen=(4,), multiple=True, treatment=_treatment)
 def gru(node: Node) -> Run:
     if node.int("linear_before_reset", 0):
         return _layer(node, partial(_gru_cell_reset_last, _clip(node)), joins_biases=False)
     return _layer(node, partial(_gru_cell_reset_first, _clip(node)))
 
 
-@operator("RNN", flow=Flow.RECURRENT, weights=(1, 2), parameters=(3,), frozen=(4,), multiple=True)
+@operator("RNN", flow=Flow.RECURRENT, weights=(1, 2), parameters=(3,), frozen=(4,), multiple=True, treatment=_treatment)
 def rnn(node: Node) -> Run:
     return _layer(node, partial(_rnn_cell, _clip(node)))
 

@@ -35,16 +35,21 @@ def _highest(dtype: torch.dtype) -> float:
     return float("inf") if dtype.is_floating_point else 1 if dtype == torch.bool else torch.iinfo(dtype).max
 
 
+def _fractional(reduce: Callable[[Tensor, Axes], Tensor]) -> Callable[[Tensor, Axes], Tensor]:
+    """Of integers too, whose result is an integer again, cut off towards zero."""
+    return lambda x, axes: reduce(x, axes) if x.dtype.is_floating_point else reduce(x.double(), axes).to(x.dtype)
+
+
 REDUCTIONS: dict[str, Callable[[Tensor, Axes], Tensor]] = {
     "ReduceSum": lambda x, axes: x.sum(axes, keepdim=True, dtype=x.dtype),
-    "ReduceMean": lambda x, axes: x.mean(axes, keepdim=True),
+    "ReduceMean": _fractional(lambda x, axes: x.mean(axes, keepdim=True)),
     "ReduceMax": _extreme(torch.amax, _lowest),
     "ReduceMin": _extreme(torch.amin, _highest),
     "ReduceProd": _product,
     "ReduceL1": lambda x, axes: x.abs().sum(axes, keepdim=True, dtype=x.dtype),
-    "ReduceL2": lambda x, axes: (x * x).sum(axes, keepdim=True).sqrt(),
-    "ReduceLogSum": lambda x, axes: x.sum(axes, keepdim=True).log(),
-    "ReduceLogSumExp": lambda x, axes: x.logsumexp(axes, keepdim=True),
+    "ReduceL2": _fractional(lambda x, axes: (x * x).sum(axes, keepdim=True).sqrt()),
+    "ReduceLogSum": _fractional(lambda x, axes: x.sum(axes, keepdim=True).log()),
+    "ReduceLogSumExp": _fractional(lambda x, axes: x.logsumexp(axes, keepdim=True)),
     "ReduceSumSquare": lambda x, axes: (x * x).sum(axes, keepdim=True, dtype=x.dtype),
 }
 

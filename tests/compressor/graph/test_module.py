@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from compressor.errors import InvalidModel, NoWeights, UnsupportedModel, UnsupportedOperator, UnsupportedTask
 from compressor.graph.gaussian import GaussianValue
@@ -50,6 +50,52 @@ def test_logits_are_what_goes_into_the_final_softmax(operator: str) -> None:
     assert not torch.allclose(logits, module(x))
     function = torch.softmax if operator == "Softmax" else torch.log_softmax
     torch.testing.assert_close(function(logits, 1), module(x))
+
+
+@pytest.mark.parametrize(
+    ("ends", "shape"),
+    [
+        ([node("Sigmoid", ["scores"], "p"), node("Squeeze", ["p", "last"], "y")], ["n"]),
+        ([node("Sigmoid", ["scores"], "p"), node("Reshape", ["p", "flat"], "y")], ["n"]),
+        ([node("Reshape", ["scores", "flat"], "s"), node("Sigmoid", ["s"], "y")], ["n"]),
+    ],
+    ids=["squeezed", "reshaped", "reshaped before"],
+)
+def test_a_sigmoid_may_be_reshaped(ends: list[NodeProto], shape: list[str | int]) -> None:
+    arrays = {"w": values(4, 1), "last": np.array([1]), "flat": np.array([-1])}
+    module = OnnxModule(model_of([node("MatMul", ["x", "w"], "scores"), *ends], {"x": ["n", 4]}, {"y": shape}, arrays))
+    x = torch.randn(3, 4)
+    assert (module.head, module.output.shape) == ("sigmoid", (None,))
+    torch.testing.assert_close(torch.sigmoid(module(x, logits=True)).reshape(-1), module(x))
+
+
+def test_a_softmax_over_the_batch_is_none_over_classes() -> None:
+    nodes = [node("MatMul", ["x", "w"], "scores"), node("Softmax", ["scores"], "y", axis=0)]
+    assert OnnxModule(model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 3]}, {"w": values(4, 3)})).head == "scores"
+
+
+def test_sizes_that_depend_on_constants_alone_are_known() -> None:
+    nodes = [
+        node("ConstantOfShape", ["size"], "nothing"),
+        node("Equal", ["nothing", "zero"], "everywhere"),
+        node("NonZero", ["everywhere"], "places"),
+        node("Squeeze", ["places", "first"], "columns"),
+        node("Gather", ["x", "columns"], "same", axis=1),
+        node("Compress", ["same", "chosen"], "half", axis=1),
+        node("MatMul", ["half", "w"], "y"),
+    ]
+    arrays = {"size": np.array([8]), "zero": np.zeros(1, np.float32), "first": np.array([0]), "chosen": np.array([True, False] * 4)}
+    model = model_of(nodes, {"x": ["n", 8]}, {"y": ["n", 3]}, {**arrays, "w": values(4, 3)})
+    x = torch.randn(5, 8)
+    torch.testing.assert_close(OnnxModule(model)(x).detach(), x[:, ::2] @ torch.from_numpy(values(4, 3)))
+
+
+def test_what_a_mask_lets_through_is_not_trained() -> None:
+    nodes = [node("Where", ["mask", "low", "nothing"], "bias"), node("MatMul", ["x", "w"], "scores"), node("Add", ["scores", "bias"], "y")]
+    arrays = {"mask": np.eye(3, dtype=bool), "low": np.float32(-1e9), "nothing": np.zeros((3, 3), np.float32), "w": values(4, 3)}
+    module = OnnxModule(model_of(nodes, {"x": ["n", 3, 4]}, {"y": ["n", 3, 3]}, arrays))
+    assert module.tensors().keys() == {"w"}
+    assert "zero all over" in module.uncovered["nothing"]
 
 
 def cast_after_softmax(*kinds: int) -> OnnxModule:

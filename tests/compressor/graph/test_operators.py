@@ -1,10 +1,13 @@
 """Older forms of the operators, and what the node tests of ONNX leave open, against stock ONNX Runtime."""
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 from onnx import ModelProto, TensorProto
 
 from compressor.errors import GraphTooLarge, UnsupportedModel
+from compressor.graph.module import OnnxModule
 from compressor.graph.ops import OPERATORS, supported_operators
 from compressor.graph.program import Program
 from compressor.graph.reader import read_graph
@@ -121,6 +124,16 @@ def pooling_cases() -> list[Case]:
     found += [Case("MaxPool", 11, (2, 3, 9), (), {"kernel_shape": [4], "pads": [1, 2]}, 2, types=places)]
     found += [Case("MaxPool", 12, (1, 2, 4, 5, 6), (), {"kernel_shape": [2, 3, 2], "pads": [0, 1, 1, 1, 0, 0]}, 2, types=places)]
     return found
+
+
+@pytest.mark.parametrize("operator", ["ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare"])
+def test_a_reduction_of_integers_gives_integers(operator: str) -> None:
+    x = np.array([[1, 2, 5, 9], [3, -4, -7, 1]], np.int32)
+    nodes = [node(operator, ["x"], "r", axes=[1]), node("Cast", ["r"], "f", to=TensorProto.FLOAT), node("MatMul", ["f", "w"], "y")]
+    model = model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 2]}, {"w": values(1, 2)}, 13, {"x": TensorProto.INT32})
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = OnnxModule(model)(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(found, session.run(None, {"x": x})[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)

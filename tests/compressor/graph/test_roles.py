@@ -129,8 +129,8 @@ def test_treatments_name_every_way_in_which_a_weight_is_read() -> None:
     module = OnnxModule(model_of(nodes, {"x": ["n", 2]}, {"y": ["n", 2, 7]}, arrays, types={"x": TensorProto.INT64}))
     assert module.treatments == {
         "tied": {Flow.LOOKUP, Flow.LINEAR},
-        "input": {Flow.RECURRENT},
-        "recurrent": {Flow.RECURRENT},
+        "input": {Flow.LINEAR},
+        "recurrent": {Flow.SAMPLED},
         "mixed": {Flow.SAMPLED, Flow.LINEAR},
         "exact": {Flow.LINEAR},
         "inexact": {Flow.SAMPLED},

@@ -3,7 +3,7 @@
 import pytest
 
 from compressor.config import CompressionConfig
-from compressor.training.schedule import Schedule, kl_weight, learning_rate, resolve_schedule
+from compressor.training.schedule import Schedule, default_batch_size, kl_weight, learning_rate, resolve_schedule
 
 
 @pytest.mark.parametrize(
@@ -11,12 +11,12 @@ from compressor.training.schedule import Schedule, kl_weight, learning_rate, res
     [(55_000, Schedule(256, 20, 4)), (1_437, Schedule(64, 100, 20)), (100, Schedule(16, 100, 20)), (1_281_167, Schedule(256, 10, 2))],
 )
 def test_defaults_follow_the_number_of_rows(num_train, schedule):
-    assert resolve_schedule(CompressionConfig(), num_train) == schedule
+    assert resolve_schedule(CompressionConfig(), num_train, default_batch_size(num_train)) == schedule
 
 
 def test_configured_sizes_win():
     config = CompressionConfig(batch_size=32, epochs=7, fine_tune_epochs=0)
-    assert resolve_schedule(config, 50) == Schedule(32, 7, 0)
+    assert resolve_schedule(config, 50, 32) == Schedule(32, 7, 0)
 
 
 def test_the_kl_weight_rises_linearly_and_then_stays():
