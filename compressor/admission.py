@@ -22,7 +22,7 @@ from compressor.graph.module import OnnxModule
 from compressor.graph.outputs import check_other_outputs
 from compressor.graph.trial import TRIAL_ROWS, does_not_run, trial_limits, without_content
 from compressor.graph.validate import parse_model
-from compressor.graph.write import to_inference, without_leftovers
+from compressor.graph.write import drop_leftovers, to_inference
 from compressor.machine import available_bytes
 
 MAX_MODEL_BYTES = 2**31 - 1  # what protobuf can hold
@@ -74,9 +74,9 @@ def admit(path: Path, config: CompressionConfig | None = None) -> AdmittedModel:
         data: bytes | mmap.mmap = export_architecture(path, config.architecture, config.image_size)
     else:
         data = _mapped(path) if size else b""
-    parsed = parse_model(data)
-    module = OnnxModule(parsed, config.output)
-    proto = without_leftovers(parsed)
+    proto = parse_model(data)
+    module = OnnxModule(proto, config.output)
+    drop_leftovers(proto)
     inference = to_inference(proto)
     if module.example is not None:
         check_parity(module, inference, module.example)
@@ -88,7 +88,7 @@ def check_parity(module: OnnxModule, inference: onnx.ModelProto, rows: Sequence[
 
     Args:
         module: a module that runs on `rows`.
-        inference: the graph that ONNX Runtime gets; from without_leftovers.
+        inference: the graph that ONNX Runtime gets; without leftovers.
         rows: one tensor for each input.
     Raises:
         UnsupportedModel: ONNX Runtime does not run the model, or gives other outputs.

@@ -137,7 +137,7 @@ def _read_out(module: OnnxModule, probe: Dataset, scaling: ImageScaling | None, 
     module.eval()
     try:
         # Where sizes were open to the last, nothing has bounded the graph before these rows.
-        Planning().check(module, inputs, times=_PARITY_ROWS // TRIAL_ROWS)
+        Planning().check(module, inputs, times=-(-_PARITY_ROWS // TRIAL_ROWS))
         with torch.no_grad():
             output = module(*inputs)
     except (RuntimeError, IndexError, ValueError) as error:

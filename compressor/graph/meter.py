@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 from compressor.errors import GraphTooLarge
 from compressor.graph.ops.table import MAX_PARTS
-from compressor.graph.workspace import convolution_bytes, pooled_elements
+from compressor.graph.workspace import convolution_bytes, pooled_elements, work
 
 # Up to here a tensor of the CPU is a shape, and is computed; beyond, it is data like any other, and only counted.
 MAX_HOST_ELEMENTS = 2**16
@@ -144,6 +144,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         flops = 0 if count_flops is None else int(count_flops(*args, **kwargs, out_val=result))
         tensors = [*_tensors(args), *_tensors(kwargs.values()), *_tensors((result,))]
         elements = 0 if flops or _gives_views(func) else sum(tensor.numel() for tensor in tensors) + pooled_elements(func, args, result)
+        elements *= work(func, args)
         # Not what goes out, whose life is counted.
         plan = _Plan(None if key is None else _made_anew(result), flops, elements, convolution_bytes(func, args, result))
         if key is not None and len(self._plans) < _MAX_REMEMBERED:

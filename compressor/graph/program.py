@@ -59,7 +59,8 @@ class Program:
                     gaussian.update(node.outputs)
             steps.append(self._step(run, node, operator, dead))
         self._steps = tuple(steps)
-        self._lengths = {name: _steps_until(name, nodes) for name in outputs}
+        made = {name: count for count, node in enumerate(nodes, 1) for name in node.outputs}
+        self._lengths = {name: made.get(name, 0) for name in outputs}  # how many steps must run before the value is there
 
     def slot(self, name: str) -> int:
         """The number under which `run` takes the value called `name`."""
@@ -151,11 +152,6 @@ def _dead_after_each(nodes: Sequence[Node], outputs: Collection[str]) -> list[li
         made -= last
         dead.append(sorted(last))
     return dead[::-1]
-
-
-def _steps_until(name: str, nodes: Sequence[Node]) -> int:
-    """How many steps must run before `name` has its value; 0 for an input."""
-    return next((index + 1 for index, node in enumerate(nodes) if name in node.outputs), 0)
 
 
 def _check_operators(nodes: Sequence[Node]) -> None:

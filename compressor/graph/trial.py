@@ -23,7 +23,7 @@ from compressor.graph.ops.table import MAX_MADE_ELEMENTS, Flow
 if TYPE_CHECKING:
     from compressor.graph.module import OnnxModule, ValueSpec
 
-TRIAL_ROWS = 2
+TRIAL_ROWS = 3  # one and two are built into more graphs than say so
 # Of these rows, for a network without parameters; and what takes two seconds of planning has thousands of operators, no two of them alike.
 _LIMITS = RunLimits(2**31, live_bytes=2**29, flops=2**38, elements=2**31, seconds=2.0, remedy="Export the model for smaller inputs.")
 # More for each parameter: who asks for much has brought much. Of each, a transformer makes 2**11 operations for 512 tokens, a U-Net 2**15
@@ -31,6 +31,9 @@ _LIMITS = RunLimits(2**31, live_bytes=2**29, flops=2**38, elements=2**31, second
 _PER_PARAMETER = RunLimits(2**10, live_bytes=2**5, flops=2**15, elements=2**8)
 # A dynamic size other than the batch, such as the length of a sentence or the side of an image, is one of these, the first that runs.
 _GUESSED_SIZES = (32, 64, 16, 224, 128, 8, 256, 4)
+# Of the runs that look for weights that must not be zero.
+_MAX_BYTES_OF_RUNS, _MAX_FLOPS_OF_RUNS = 2**30, 2**38
+_BYTES_AS_LONG_AS_A_NODE = 2**14
 # How far a batch may differ from its rows taken one by one.
 _TOLERANCE = 1e-3
 
@@ -82,11 +85,11 @@ class Planning:
 
 @torch.no_grad()
 def settle(module: "OnnxModule", static_batch: int | None) -> Settled:
-    """Runs `module` in inference mode, in the declared batch size or, where that is open, with two rows.
+    """Runs `module` in inference mode, in the declared batch size or, where that is open, with a few rows.
 
     Raises:
         InvalidModel: the graph does not run.
-        GraphTooLarge: it asks for more memory or time than two rows may take.
+        GraphTooLarge: it asks for more memory or time than these rows may take.
         UnsupportedModel: a batch size other than 1 is built into it, or a size depends on the values of the input.
     """
     training, module.training = module.training, False
@@ -110,12 +113,37 @@ def indivisible_weights(module: "OnnxModule") -> set[str]:
     computed = [name for name, flows in module.treatments.items() if Flow.SAMPLED in flows]
     training, module.training = module.training, False
     try:
-        usual = bool(_run(module, module.example).isfinite().all())
-        tensors = module.tensors()
-        zeros = {name: {name: torch.zeros_like(tensors[name])} for name in computed if usual}
-        return {name for name, values in zeros.items() if not bool(module(*module.example, values=values).isfinite().all())}
+        usual = bool(computed) and bool(_run(module, module.example).isfinite().all())
+        return set(_Bisection(module, module.example).without_number(computed)) if usual else set()
     finally:
         module.training = training
+
+
+class _Bisection:
+    """Looks for the weights without which no number comes out: first all of them at once are zero, then halves of those that matter."""
+
+    def __init__(self, module: "OnnxModule", example: Sequence[Tensor]) -> None:
+        self._module, self._example, self._tensors = module, example, module.tensors()
+        twin, without = without_content(module), to_meta(example)
+        cost = measure_cost(partial(twin, *without), _LIMITS.bytes * _MAX_BYTES_OF_RUNS)
+        size = cost.bytes + _BYTES_AS_LONG_AS_A_NODE * sum(module.operators.values())
+        self._runs_left = max(1, min(_MAX_BYTES_OF_RUNS // size, _MAX_FLOPS_OF_RUNS // max(1, cost.flops)))
+
+    def without_number(self, names: Sequence[str]) -> list[str]:
+        """Those of `names`; all of them where to look further would take too long."""
+        if not names or self._gives_numbers(names):
+            return []
+        if len(names) == 1:
+            return list(names)
+        half = len(names) // 2
+        return [*self.without_number(names[:half]), *self.without_number(names[half:])]
+
+    def _gives_numbers(self, names: Sequence[str]) -> bool:
+        if self._runs_left == 0:
+            return False
+        self._runs_left -= 1
+        values = {name: torch.zeros_like(self._tensors[name]) for name in names}
+        return bool(self._module(*self._example, values=values).isfinite().all())
 
 
 def without_content(module: "OnnxModule") -> "OnnxModule":

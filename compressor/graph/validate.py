@@ -19,6 +19,7 @@ MAX_PRODUCTS = 5_000  # nodes that multiply by weights, which ONNX Runtime lays 
 MAX_INITIALISERS = 20_000
 MAX_VALUES = 256  # inputs, and outputs, of the graph
 MAX_CONNECTIONS = 4_096  # inputs, or outputs, or attributes of one node
+MAX_ALL_CONNECTIONS = 2**18  # of all nodes; 20,000 of them have 80,000
 MAX_NAME_LENGTH = 1_024
 MAX_TEXT_LENGTH = 4_096  # of an attribute
 
@@ -79,6 +80,8 @@ def _check_model(model: ModelProto) -> None:
     check_count("initialisers", len(graph.initializer), MAX_INITIALISERS)
     check_count("inputs", len(graph.input), MAX_VALUES + len(graph.initializer))
     check_count("outputs", len(graph.output), MAX_VALUES)
+    connections = sum(len(node.input) + len(node.output) for node in graph.node)
+    check_count("inputs and outputs of nodes", connections, MAX_ALL_CONNECTIONS)
     for name in _names(model):
         check_count("characters in a name", len(name), MAX_NAME_LENGTH)
     for info in (*graph.input, *graph.output):

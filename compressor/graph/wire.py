@@ -19,6 +19,7 @@ MAX_ATTRIBUTE_NUMBERS = 2**21
 # Those that are neither raw nor floats take 8 bytes each once parsed. Our own sparse files have one for each nonzero.
 MAX_TENSOR_NUMBERS = 2**24
 MAX_TEXT_BYTES = 2**24
+MAX_BYTES_OF_TEXTS = 2**26
 _MAX_DEPTH = 100  # as protobuf has it
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -46,7 +47,7 @@ class _Count:
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
-        self._fields = self._messages = self._attribute_numbers = self._tensor_numbers = 0
+        self._fields = self._messages = self._attribute_numbers = self._tensor_numbers = self._text_bytes = 0
         self._pending: list[tuple[int, int, int, Descriptor]] = [(0, len(data), 0, ModelProto.DESCRIPTOR)]
 
     def walk(self) -> None:
@@ -90,7 +91,9 @@ class _Count:
     def _look_at(self, field: FieldDescriptor, content: memoryview) -> None:
         """A text, bytes, or numbers one after the other."""
         if field.type == FieldDescriptor.TYPE_STRING:
+            self._text_bytes += len(content)
             _check("bytes in a text", len(content), MAX_TEXT_BYTES)
+            _check("bytes in texts", self._text_bytes, MAX_BYTES_OF_TEXTS)
             str(content, "utf-8")
         elif field.type == FieldDescriptor.TYPE_FLOAT and field.containing_type is AttributeProto.DESCRIPTOR:
             self._attribute_numbers += len(content) // 4

@@ -1,6 +1,7 @@
-"""What torch's kernels on the CPU take beside the tensors that they are given and make."""
+"""What torch's kernels on the CPU take beside the tensors that they are given and make: buffers, and time."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,6 +34,20 @@ def convolution_bytes(func: Any, args: Any, result: Any) -> int:
 def _blocked_bytes(tensor: Tensor) -> int:
     channels = -(-tensor.shape[1] // _CHANNELS_BLOCKED) * _CHANNELS_BLOCKED
     return tensor.shape[0] * channels * tensor.shape[2:].numel() * tensor.element_size()
+
+
+# How many elements of an addition one element takes as long as, about; that of a division's rest grows with the digits of the quotient.
+_SLOW: Mapping[str, int] = {"fmod": 64, "remainder": 8} | dict.fromkeys(("pow", "tan", "sinh", "cosh", "asinh", "acosh", "atanh", "erf"), 4)
+_SLOWER_IN_DOUBLE = 16
+
+
+def work(func: Any, args: Any) -> int:
+    """How many times the elements of its tensors an operator is to be counted with."""
+    name = str(func._overloadpacket.__name__).rstrip("_")
+    if name in ("sort", "topk"):
+        return 2 * int(args[0].numel()).bit_length()
+    in_double = isinstance(args[0], Tensor) and args[0].dtype == torch.float64
+    return _SLOW.get(name, 1) * (_SLOWER_IN_DOUBLE if name == "fmod" and in_double else 1)
 
 
 def pooled_elements(func: Any, args: Any, result: Any) -> int:

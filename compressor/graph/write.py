@@ -60,18 +60,15 @@ def to_inference(model: ModelProto) -> ModelProto:
     return write_arrays(model, {})
 
 
-def without_leftovers(model: ModelProto) -> ModelProto:
-    """A copy of `model` without what ONNX Runtime would go by or compute, but nobody has asked for.
+def drop_leftovers(model: ModelProto) -> None:
+    """Takes out of `model` what ONNX Runtime would go by or compute, but nobody has asked for.
 
-    It runs nodes that lead to no output too, and where value_info or the declared shape of an output that is read again says so, it
+    It runs nodes that lead to no output too, and where value_info or the declared sizes of an output that is read again say so, it
     believes that a tensor has a terabyte, and makes the constants that follow from it as it loads the file.
     """
-    kept = ModelProto()
-    kept.CopyFrom(model)
-    graph = kept.graph
+    graph = model.graph
     graph.ClearField("value_info")
-    outputs = {info.name for info in graph.output}
-    needed = set(outputs)
+    needed = {info.name for info in graph.output}
     nodes = []
     for node in reversed(graph.node):
         if _is_constant(node) or needed.intersection(node.output):
@@ -88,7 +85,6 @@ def without_leftovers(model: ModelProto) -> ModelProto:
         left = [NodeProto.FromString(node.SerializeToString()) for node in reversed(nodes)]
         del graph.node[:]
         graph.node.extend(left)
-    return kept
 
 
 def _is_constant(node: NodeProto) -> bool:

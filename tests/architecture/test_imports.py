@@ -71,7 +71,8 @@ def test_library_reads_no_environment() -> None:
         return "os.environ" in text or "getenv" in text
 
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "compressor").rglob("*.py") if reads_environment(path)}
-    assert files == set()
+    # Which sets a variable for ONNX Runtime, and goes by none.
+    assert files == {"compressor/artifacts/__init__.py"}
 
 
 def test_nothing_unpickles() -> None:

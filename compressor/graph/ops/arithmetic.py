@@ -11,7 +11,14 @@ from compressor.graph.ops.table import operator, plain_operators
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
-    return torch.div(a, b) if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
+    if a.is_floating_point():
+        return torch.div(a, b)
+    if a.dtype in _TRAPPING and a.device.type == "cpu" and bool((b == -1).any() and ((a == torch.iinfo(a.dtype).min) & (b == -1)).any()):
+        raise ValueError("the smallest integer is divided by -1")  # which ends the process
+    return torch.div(a, b, rounding_mode="trunc")
+
+
+_TRAPPING = (torch.int32, torch.int64)
 
 
 def _mean(*values: Tensor) -> Tensor:

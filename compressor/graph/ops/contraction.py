@@ -13,7 +13,7 @@ from compressor.graph.gaussian import GaussianValue, Run, sampled, with_noise
 from compressor.graph.node import Node
 from compressor.graph.ops.table import Flow, check_elements, operator
 
-# How many operands may be weights; any further ones are read as data.
+# Any of them may be a weight.
 _OPERANDS = tuple(range(16))
 _ELLIPSIS = "..."
 
@@ -63,6 +63,8 @@ def einsum(node: Node) -> Run:
     equation = _Equation.of(node)
     if len(equation.operands) != len(node.inputs):
         raise ValueError(f"an equation of {len(equation.operands)} operands")
+    if len(equation.operands) > len(_OPERANDS):
+        raise node.unsupported(f"{len(equation.operands)} operands; at most {len(_OPERANDS)} are taken")
     text = str(equation)
 
     def run(*operands: Tensor | GaussianValue) -> Tensor:

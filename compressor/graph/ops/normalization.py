@@ -67,11 +67,17 @@ def layer_normalization(node: Node) -> Run:
     stash_type = compute_dtype(node.int("stash_type", 1), node.label)
 
     def run(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
-        shape = x.shape[axis if axis >= 0 else axis + x.dim() :]
-        normed = F.layer_norm(x.to(stash_type), list(shape), eps=epsilon).to(x.dtype) * scale
+        shape = [x.shape[each] for each in _axes_from(axis, x)]
+        normed = F.layer_norm(x.to(stash_type), shape, eps=epsilon).to(x.dtype) * scale
         return normed if bias is None else normed + bias
 
     return run
+
+
+def _axes_from(axis: int, x: Tensor) -> tuple[int, ...]:
+    if not -x.dim() <= axis < x.dim():
+        raise ValueError(f"axis {axis} of a tensor of {x.dim()} dimensions")
+    return tuple(range(axis % x.dim(), x.dim()))
 
 
 @operator("RMSNormalization", parameters=(1,))
@@ -80,7 +86,7 @@ def rms_normalization(node: Node) -> Run:
     stash_type = compute_dtype(node.int("stash_type", 1), node.label)
 
     def run(x: Tensor, scale: Tensor) -> Tensor:
-        axes = tuple(range(axis if axis >= 0 else axis + x.dim(), x.dim()))
+        axes = _axes_from(axis, x)
         exact = x.to(stash_type)
         return (exact * torch.rsqrt((exact * exact).mean(axes, keepdim=True) + epsilon)).to(x.dtype) * scale
 

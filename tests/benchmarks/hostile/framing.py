@@ -9,7 +9,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from tests.benchmarks.hostile.case import Case, changed, of_bytes
-from tests.compressor.graph.models import linear_model
+from tests.compressor.graph.models import linear_model, node
 
 _OWN = "own"
 _SIZE = "2 GiB protobuf"
@@ -116,6 +116,13 @@ CASES = (
         lambda _: _in_graph(field(_NODE, _millions_of(field(_ATTRIBUTE, b"")))),
         is_slow=True,
     ),
+    Case(
+        "wire: names of a million outputs",
+        _OWN,
+        "graph_too_large",
+        changed(lambda model, _: model.graph.node.extend([node("Split", ["x"], ["o"] * 4000) for _ in range(100)])),
+    ),
+    Case("wire: a text of 16 MiB, twenty times", _OWN, "graph_too_large", lambda _: field(6, b"d" * (2**24 - 1)) * 20, is_slow=True),
     Case("wire: millions of initialisers", _OWN, "graph_too_large", lambda _: _in_graph(_millions_of(field(_TENSOR, b""))), is_slow=True),
     Case(
         "wire: millions of inputs of a node",

@@ -53,6 +53,37 @@ def _of_guessed_size() -> ModelProto:
     return model_of(nodes, {"x": ["n", "size"]}, {"y": ["n", 3]}, arrays)
 
 
+def _normalised_weights(count: int) -> ModelProto:
+    """Each divided by its own norm, so that none may become zero, in a graph that takes a while."""
+    nodes = [node("ReduceSum", ["x"], "sum", keepdims=0), node("Expand", ["sum", "s"], "wide"), node("Tan", ["wide"], "tan")]
+    nodes.append(node("ReduceMax", ["tan"], "most", keepdims=0))
+    arrays = {f"w{index}": values(4, 3, seed=index) for index in range(count)}
+    for index in range(count):
+        nodes += [node("ReduceL2", [f"w{index}"], f"norm{index}"), node("Div", [f"w{index}", f"norm{index}"], f"one{index}")]
+        nodes.append(node("MatMul", ["x", f"one{index}"], f"product{index}"))
+    nodes += [node("Sum", [f"product{index}" for index in range(count)], "total"), node("Add", ["total", "most"], "y")]
+    return model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 3]}, {**arrays, "s": ints(2**20)})
+
+
+def _slow(operator: str, count: int, size: int, **attributes: Any) -> Callable[[str], bytes]:
+    """A slow operator over what is small in the file, several times."""
+
+    def nodes(name: str) -> list[NodeProto]:
+        made = [f"made{name}", f"places{name}"] if operator == "TopK" else f"made{name}"
+        given = [node("Expand", ["one", "s"], f"wide{name}"), node(operator, [f"wide{name}", "k"], made, **attributes)]
+        return [*given, node("ReduceMax", [f"made{name}"], name, keepdims=0)]
+
+    k: Any = ints(1) if operator == "TopK" else np.float32(1e-30)
+    return _repeated(count, nodes, one=np.ones(1, np.float32), s=ints(size), k=k)
+
+
+def _many_operands() -> ModelProto:
+    equation = ",".join(["ab", "bc", *(["b"] * 1800)]) + "->ac"
+    nodes = [node("Einsum", ["x", "w", *(["v"] * 1800)], f"e{index}", equation=equation) for index in range(100)]
+    nodes.append(node("Sum", [f"e{index}" for index in range(100)], "y"))
+    return model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 3]}, {"w": values(4, 3), "v": values(4)})
+
+
 _LETTERS = "a" * 4000
 
 CASES = (
@@ -154,6 +185,22 @@ CASES = (
     ),
     Case("time: Unsqueeze by 60,000 axes", _OWN, _LARGE, made("Unsqueeze", ["x", "a"], {"a": np.arange(60_000)}, 13)),
     Case("time: a shape of two million dimensions", _OWN, _LARGE, made("Reshape", ["x", "s"], {"s": np.ones(2**21, np.int64)})),
+    Case("time: 1,500 weights of length one", _OWN, "no_weights", built(lambda: _normalised_weights(1500))),
+    Case("time: Mod, a quotient of 100 digits", _OWN, _LARGE, _slow("Mod", 7, 2**25, fmod=1)),
+    Case("time: TopK of 2^22, twenty times", _OWN, _LARGE, _slow("TopK", 20, 2**22)),
+    Case("time: Einsum of 1,802 operands", _OWN, "unsupported_model", built(_many_operands)),
+    Case(
+        "time: RMSNormalization of axis -2^40",
+        _OWN,
+        _WRONG,
+        made("RMSNormalization", ["x", "k"], {"k": values(4)}, 23, axis=-(2**40)),
+    ),
+    Case(
+        "Div of the smallest integer by -1",
+        _OWN,
+        _WRONG,
+        beside([node("Div", ["a", "b"], "q"), *summed("q")], {"a": np.array(-(2**63)), "b": np.array(-1)}),
+    ),
     Case(
         "time: Split into 2^40 parts",
         _OWN,
