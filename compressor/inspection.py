@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT_VERSION: Literal[1] = 1
 
-Batch = Literal["dynamic", "declared", "row by row"]
+Batch = Literal["dynamic", "declared", "built in"]
 Head = Literal["scores", "softmax", "sigmoid", "probabilities"]
 Treatment = Literal[
     "local reparameterisation",
@@ -103,7 +103,7 @@ class Inspection(_Part):
     outputs: list[OutputTensor]
     head: Head = Field(description="what the output is read as; training takes the input of a softmax or sigmoid")
     num_classes: int | None = Field(description="null where the graph leaves it open")
-    batch: Batch = Field(description="declared: a fixed size that is not built in; row by row: a batch size of 1 is")
+    batch: Batch = Field(description="declared: a fixed size that does not count; built in: one that does, so many rows run at a time")
     parameters: ParameterCounts
     weights: list[VariationalWeight]
     treatments: dict[Treatment, int] = Field(description="elements by treatment; a weight that is read in two ways counts under both")

@@ -149,7 +149,7 @@ def _head(module: OnnxModule) -> Head:
 def _batch(module: OnnxModule) -> Batch:
     if module.static_batch is None:
         return "dynamic"
-    return "row by row" if module.per_row else "declared"
+    return "declared" if module.built_in_batch is None else "built in"
 
 
 def _weights(module: OnnxModule) -> list[VariationalWeight]:
@@ -219,8 +219,11 @@ def _warnings_of_graph(
         found.append(f"The output {module.output.name!r} is taken; the option `output` names another one: {', '.join(map(repr, others))}.")
     if file.num_nodes_left_out:
         found.append(f"{file.num_nodes_left_out} nodes are left out: the output {module.output.name!r} does not need them.")
-    if module.per_row:
-        found.append("A batch size of 1 is built into the graph, so that rows run one by one: export it with a dynamic batch size.")
+    if module.built_in_batch is not None:
+        how = "one by one" if module.built_in_batch == 1 else f"{module.built_in_batch} at a time"
+        found.append(
+            f"A batch size of {module.built_in_batch} is built into the graph, so that rows run {how}: export it with a dynamic batch size."
+        )
     if head == "probabilities":
         found.append("The output holds probabilities that no final Softmax makes: training takes their logarithm.")
     if any(array.dtype.itemsize == _HALF_BYTES for array in arrays.values()):

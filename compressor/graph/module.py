@@ -78,9 +78,9 @@ class OnnxModule(nn.Module):
         self.weight_names: tuple[str, ...] = ()
         self.treatments: dict[str, frozenset[Flow]] = {}
         self._build(graph, nodes, {chosen.name, self._logits_name})
-        self.per_row = False
+        self.built_in_batch: int | None = None
         settled = settle(self, self.static_batch)
-        self.per_row, self.example = settled.per_row, settled.example
+        self.built_in_batch, self.example = settled.built_in_batch, settled.example
         if settled.output_shape is not None:  # exporters often leave sizes of the output open that the run has shown
             batch = self.output.shape[0] if self.output.shape else None
             self.output = replace(self.output, shape=(batch, *settled.output_shape))
@@ -170,12 +170,11 @@ class OnnxModule(nn.Module):
         if unknown := replaced.keys() - self._trainable:
             raise ValueError(f"Not a trainable tensor of the model: {sorted(unknown)}.")
         name = self._logits_name if logits else self.output.name
-        if not self.per_row:
+        if self.built_in_batch is None:
             return self._run(name, inputs, replaced)
-        rows = [tensor.unsqueeze(1) for tensor in inputs]
-        run_row = torch.func.vmap(lambda *row: self._run(name, row, replaced), randomness="different")
-        result: Tensor = run_row(*rows)
-        return result.squeeze(1)
+        run_batch = torch.func.vmap(lambda *batch: self._run(name, batch, replaced), randomness="different")
+        result: Tensor = run_batch(*(_in_batches(tensor, self.built_in_batch) for tensor in inputs))
+        return result.flatten(0, 1)[: len(inputs[0])]
 
     def _run(self, name: str, inputs: Sequence[Tensor], replaced: Mapping[str, Tensor | GaussianValue]) -> Tensor:
         return self._program.run(name, self._values(inputs, replaced), training=self.training, device=inputs[0].device)
@@ -191,6 +190,13 @@ class OnnxModule(nn.Module):
         for binding in self._buffer_bindings:
             yield binding.slot, getattr(self, binding.key)
         yield from self._host
+
+
+def _in_batches(rows: Tensor, size: int) -> Tensor:
+    """[N, ...] as [batches, size, ...], the last batch filled up with the last row."""
+    missing = -len(rows) % size
+    filled = rows if missing == 0 else torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
+    return filled.reshape(-1, size, *rows.shape[1:])
 
 
 def _choose_output(graph: Graph, name: str | None) -> ValueInfoProto:

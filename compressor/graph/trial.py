@@ -34,7 +34,7 @@ _GUESSED_SIZES = (32, 64, 16, 224, 128, 8, 256, 4)
 # Of the runs that look for weights that must not be zero.
 _MAX_BYTES_OF_RUNS, _MAX_FLOPS_OF_RUNS = 2**30, 2**38
 _BYTES_AS_LONG_AS_A_NODE = 2**14
-# How far a batch may differ from its rows taken one by one.
+# How far two batches may differ from each of them alone.
 _TOLERANCE = 1e-3
 
 
@@ -45,12 +45,12 @@ class Settled:
     Attributes:
         example: the random rows; None where no guess of the dynamic sizes made the graph run.
         output_shape: sizes of the output behind the batch; None with the example.
-        per_row: rows must be run one by one, since a batch size of 1 is built into the graph.
+        built_in_batch: the batch size that is built into the graph, so that rows must be run as many at a time; None where any is taken.
     """
 
     example: tuple[Tensor, ...] | None
     output_shape: tuple[int, ...] | None
-    per_row: bool
+    built_in_batch: int | None
 
 
 def trial_limits(module: "OnnxModule", times: int = 1) -> RunLimits:
@@ -97,10 +97,10 @@ def settle(module: "OnnxModule", static_batch: int | None) -> Settled:
     try:
         example = _example_that_runs(module, static_batch or TRIAL_ROWS, planning)
         if example is None:
-            return Settled(None, None, per_row=static_batch == 1)
+            return Settled(None, None, built_in_batch=1 if static_batch == 1 else None)
         result = _run(module, example)
-        per_row = static_batch is not None and _needs_rows_one_by_one(module, example, result, static_batch, planning)
-        return Settled(example, tuple(result.shape[1:]), per_row)
+        is_built_in = static_batch is not None and _is_built_in(module, example, result, static_batch, planning)
+        return Settled(example, tuple(result.shape[1:]), static_batch if is_built_in else None)
     finally:
         module.training = training
 
@@ -227,19 +227,18 @@ def does_not_run(error: Exception) -> InvalidModel:
     )
 
 
-def _needs_rows_one_by_one(module: "OnnxModule", first: Sequence[Tensor], result: Tensor, batch: int, planning: Planning) -> bool:
-    """Whether no other batch size runs as it is, but rows one by one do."""
+def _is_built_in(module: "OnnxModule", first: Sequence[Tensor], result: Tensor, batch: int, planning: Planning) -> bool:
+    """Whether no other batch size runs as it is, but batches of this one, which the module is left with, do."""
     second = [tensor.flip(-1) if tensor.is_floating_point() else (1 - tensor.long()).to(tensor.dtype) for tensor in first]
     joined = [torch.cat(pair) for pair in zip(first, second, strict=True)]
     expected = torch.cat([result, _run(module, second)])
     if _gives(module, joined, expected, planning):
         return False
-    if batch == 1:
-        module.per_row = True
-        if _gives(module, joined, expected, planning):
-            return True
+    module.built_in_batch = batch
+    if len(result) == batch and _gives(module, joined, expected, planning):
+        return True
     raise UnsupportedModel(
-        f"The batch size {batch} is built into the graph.",
+        f"The batch size {batch} is built into the graph, which does not run batch by batch either.",
         param=module.inputs[0].name,
         suggestion="Export the model with a dynamic batch size (dynamic_shapes of torch.onnx.export).",
     )

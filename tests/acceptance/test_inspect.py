@@ -79,7 +79,7 @@ def test_json_is_all_that_stdout_gets(folder: Path) -> None:
 def test_a_refusal_is_three_lines_with_its_code(folder: Path, arguments: tuple[str, ...]) -> None:
     done = command(folder, *arguments)
     problem = refusal(folder / "relu.onnx")
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (2, f"{problem.model_dump_json(indent=2)}\n" if "--json" in arguments else "")
     assert done.stderr.splitlines() == [
         f"error: {problem.title} (no_weights): {problem.detail}",
         f"where: {problem.param}",

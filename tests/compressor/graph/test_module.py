@@ -332,10 +332,22 @@ def test_a_batch_size_that_is_only_declared_costs_nothing() -> None:
     assert module(torch.randn(3, 4)).shape == (3, 3)
 
 
-def test_another_batch_size_that_is_built_in_is_refused_with_the_remedy() -> None:
+def test_another_batch_size_that_is_built_in_takes_any_batch() -> None:
     data = export(network("lenet"), torch.randn(4, *network("lenet").shape), dynamo=False)
+    module = OnnxModule(parse_model(data)).eval()
+    assert (module.static_batch, module.built_in_batch) == (4, 4)
+    x = torch.randn(10, *network("lenet").shape)
+    for rows in (1, 4, 10):
+        torch.testing.assert_close(module(x[:rows]), network("lenet")(x[:rows]))
+    same, weights = x[:1].expand(8, *x.shape[1:]), {name: module.tensors()[name] for name in module.weight_names}
+    noisy = module(same, values={name: GaussianValue(tensor, torch.full_like(tensor, 0.1)) for name, tensor in weights.items()})
+    assert len(noisy.unique(dim=0)) == 8
+
+
+def test_a_batch_of_which_no_other_can_be_made_is_refused_with_the_remedy() -> None:
+    nodes = [node("MatMul", ["x", "w"], "scores"), node("ReduceSum", ["scores"], "y", keepdims=1)]
     with pytest.raises(UnsupportedModel, match="batch size 4") as caught:
-        OnnxModule(parse_model(data))
+        OnnxModule(model_of(nodes, {"x": [4, 5]}, {"y": [1, 1]}, {"w": values(5, 3)}))
     assert caught.value.suggestion is not None
     assert "dynamic batch size" in caught.value.suggestion
 
