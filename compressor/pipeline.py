@@ -12,7 +12,7 @@ from compressor.data import load_parts
 from compressor.delivery import file_sha256, make_report, measure, verify, write_artifacts
 from compressor.intake import largest_class_count, measure_baseline
 from compressor.machine import resolve_device
-from compressor.progress import ProgressTracker
+from compressor.progress import ProgressTracker, ignore
 from compressor.protocol import DataReference, OnProgress
 from compressor.report import Report
 from compressor.search import Search
@@ -21,19 +21,15 @@ from compressor.training.schedule import resolve_schedule
 from compressor.training.threads import sensible_threads
 
 
-def _ignore(*_: object) -> None:
-    pass
-
-
 def compress(
     model_path: Path | str,
     data: DataReference,
     config: CompressionConfig,
     out_dir: Path | str,
-    on_progress: OnProgress = _ignore,
+    on_progress: OnProgress = ignore,
     *,
     checkpoint: Path | None = None,
-    on_checkpoint: Callable[[], None] = _ignore,
+    on_checkpoint: Callable[[], None] = ignore,
 ) -> Report:
     """Makes a trained ONNX classifier smaller inside an accuracy budget.
 

@@ -8,6 +8,10 @@ from compressor.protocol import OnProgress, Phase, Progress
 _REPORT_EVERY_S = 0.5
 
 
+def ignore(*_: object) -> None:
+    """What is told where nobody listens."""
+
+
 class ProgressTracker:
     """Turns work done into `Progress`. Work is counted in training rows passed through the dense network once.
 

@@ -29,7 +29,7 @@ from compressor.inspection import (
     VariationalWeight,
 )
 from compressor.machine import resolve_device
-from compressor.progress import ProgressTracker
+from compressor.progress import ProgressTracker, ignore
 from compressor.protocol import OnProgress
 from compressor.training.readout import count_columns, read_head
 
@@ -45,11 +45,7 @@ _TREATMENTS: tuple[Treatment, ...] = (
 _SAMPLED = _TREATMENTS[-1]
 
 
-def _ignore(*_: object) -> None:
-    pass
-
-
-def inspect(model_path: Path | str, config: CompressionConfig | None = None, on_progress: OnProgress = _ignore) -> Inspection:
+def inspect(model_path: Path | str, config: CompressionConfig | None = None, on_progress: OnProgress = ignore) -> Inspection:
     """What `compress` would do with a model: the same checks, and none of the training.
 
     Args:

@@ -17,14 +17,13 @@ from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, Tenso
 
 from compressor.atomic import replacing
 from compressor.errors import InvalidArtifact
+from compressor.graph.content import MAX_ELEMENTS
 from compressor.graph.write import float_tensors, write_arrays
 
 Array = npt.NDArray[Any]
 
 # bfloat16 is left out: stock ONNX Runtime has next to no operators for it on the CPU.
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-# A damaged shape must not make `read` allocate the machine's memory; beyond what a model of the accepted size can hold.
-_MAX_NUMEL = 2**31
 
 
 def write(path: Path, model: ModelProto, arrays: Mapping[str, Array]) -> None:
@@ -118,7 +117,7 @@ def _check_indices(sparse: SparseTensorProto) -> None:
     """Linear, increasing and inside the tensor, as `_encode` writes them."""
     indices = numpy_helper.to_array(sparse.indices)
     numel = math.prod(sparse.dims)
-    if numel > _MAX_NUMEL or indices.shape != tuple(sparse.values.dims) or np.any(indices[1:] <= indices[:-1]):
+    if numel > MAX_ELEMENTS or indices.shape != tuple(sparse.values.dims) or np.any(indices[1:] <= indices[:-1]):
         raise ValueError("sparse tensor too large, or indices that do not increase")
     if len(indices) and (indices[0] < 0 or indices[-1] >= numel):
         raise ValueError("sparse indices outside the tensor")

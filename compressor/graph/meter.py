@@ -17,13 +17,13 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from compressor.errors import GraphTooLarge
+from compressor.graph.content import MAX_ELEMENTS
 from compressor.graph.ops.table import MAX_PARTS
 from compressor.graph.workspace import convolution_bytes, pooled_elements, work
 
 # Up to here a tensor of the CPU is a shape, and is computed; beyond, it is data like any other, and only counted.
 MAX_HOST_ELEMENTS = 2**16
 _MAX_HOST_BYTES = 2**27  # of all of these together
-_MAX_ELEMENTS = 2**31  # of one tensor
 _MAX_RANK = 64  # more, torch cannot compute with; and ONNX Runtime takes fewer
 _MAX_REMEMBERED = 2**13
 
@@ -177,7 +177,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self._host_bytes += size if _has_content(tensor) else 0
         if self._host_bytes > _MAX_HOST_BYTES:
             self._refuse(f"makes shapes and numbers of more than {_MAX_HOST_BYTES:,} bytes")
-        if self.bytes > self._limits.bytes or tensor.numel() > _MAX_ELEMENTS:
+        if self.bytes > self._limits.bytes or tensor.numel() > MAX_ELEMENTS:
             self._refuse(f"takes more than {self._limits.bytes:,} bytes")
         if self._limits.live_bytes is None:
             return

@@ -10,7 +10,7 @@ from compressor.artifacts import runtime
 from compressor.config import CompressionConfig
 from compressor.errors import CompressionError, ModelError, UnsupportedTask
 
-# As in admission: half precision is computed in float32 here.
+# Twice those of admission, which has seen other rows.
 _TOLERANCE, _HALF_TOLERANCE = 2e-3, 2e-2
 
 
