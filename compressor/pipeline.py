@@ -17,7 +17,7 @@ from compressor.protocol import DataReference, OnProgress
 from compressor.report import Report
 from compressor.search import Search
 from compressor.training.checkpoint import CheckpointFile
-from compressor.training.schedule import resolve_schedule
+from compressor.training.schedule import Schedule, resolve_schedule
 from compressor.training.threads import sensible_threads
 
 
@@ -63,7 +63,7 @@ def compress(
     baseline = measure_baseline(model.module, model.inference, parts, config, device)
     schedule = resolve_schedule(config, len(parts.train), baseline.batch_size)
 
-    store = CheckpointFile(checkpoint, _fingerprint(model_path, data, config), device, on_checkpoint)
+    store = CheckpointFile(checkpoint, _fingerprint(model_path, data, config, schedule), device, on_checkpoint)
     with sensible_threads(baseline.cost.flops):
         outcome = Search(model.module, baseline, config, schedule, tracker, store).run()
 
@@ -79,8 +79,8 @@ def compress(
     return make_report(out_dir, model, data, config, baseline, parts, outcome, measured, device, seconds)
 
 
-def _fingerprint(model_path: Path, data: DataReference, config: CompressionConfig) -> str:
-    """Of all that decides the run's course: a checkpoint of another model, dataset or configuration is not resumed."""
+def _fingerprint(model_path: Path, data: DataReference, config: CompressionConfig, schedule: Schedule) -> str:
+    """Of all that decides the run's course: a checkpoint of another model, dataset, configuration or size of steps is not resumed."""
     sources = [source for source in data.model_dump().values() if source]
     contents = [source if source.startswith("builtin:") else file_sha256(Path(source)) for source in sources]
-    return hashlib.sha256("\n".join([file_sha256(model_path), *contents, config.model_dump_json()]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([file_sha256(model_path), *contents, config.model_dump_json(), repr(schedule)]).encode()).hexdigest()

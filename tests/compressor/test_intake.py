@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor import CompressionConfig, DataReference, Report, compress
+from compressor.admission import training_cost
 from compressor.config import CompressionConfig as Config
-from compressor.errors import InvalidConfig, LabelOutOfRange, ShapeMismatch, UnsupportedTask
+from compressor.errors import GraphTooLarge, InvalidConfig, LabelOutOfRange, ShapeMismatch, UnsupportedTask
+from compressor.graph.module import OnnxModule
 
 BRIEF = {"epochs": 2, "fine_tune_epochs": 1, "thresholds": [1], "max_beta_halvings": 0}
 
@@ -32,6 +35,18 @@ def test_rows_sorted_by_class_are_no_reason_to_refuse_the_model(digits_job, tmp_
     order = np.argsort(y, kind="stable")
     np.savez(tmp_path / "sorted.npz", x=x[order], y=y[order])
     assert run(digits_job.model, tmp_path / "sorted.npz", tmp_path / "out").metric.dense.value > 0.9
+
+
+def test_by_default_a_step_has_as_many_rows_as_fit(digits_job, tmp_path, monkeypatch):
+    train = Path(digits_job.data.train)
+    module = OnnxModule(onnx.load(digits_job.model))
+    for_eight_rows = training_cost(module, [torch.zeros(8, 64)]).bytes
+    assert run(digits_job.model, train, tmp_path / "all").training.batch_size == 32
+    monkeypatch.setattr("compressor.admission.available_bytes", lambda: for_eight_rows)
+    assert run(digits_job.model, train, tmp_path / "few").training.batch_size == 8
+    with pytest.raises(GraphTooLarge) as error:
+        run(digits_job.model, train, tmp_path / "many", batch_size=32)
+    assert "batch_size" in str(error.value.suggestion)
 
 
 def test_a_graph_that_declares_no_sizes_takes_them_from_the_rows(digits_job, tmp_path):
