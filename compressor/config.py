@@ -8,7 +8,8 @@ from compressor.errors import InvalidConfig
 
 WEIGHTS_SUFFIX = ".safetensors"  # of a model that comes without a graph
 
-Prior = Literal["ard", "log_uniform"]
+Prior = Literal["ard", "log_uniform", "log_uniform_exact"]
+GroupPrior = Literal["none", "ard"]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -50,7 +51,15 @@ class CompressionConfig(BaseModel):
     )
 
     # The posterior
-    prior: Prior = Field(default="ard", description="Prior over the weights: ARD N(0, lambda^2) or log-uniform.")
+    prior: Prior = Field(
+        default="ard",
+        description="Prior over the weights: ARD N(0, lambda^2), or log-uniform with its KL by a sigmoid approximation or exact.",
+    )
+    group_prior: GroupPrior = Field(
+        default="none",
+        description="Prior over neurons, filters and rows of embeddings beside that over weights: ard gives each a variance of its own, "
+        "so that whole ones go.",
+    )
     log_alpha_init: float | None = Field(
         default=None,
         ge=-14.0,

@@ -158,7 +158,8 @@ class Search:
             return posterior
         self._tracker.enter("fit")
         train = self._baseline.train
-        negative_elbo = NegativeElbo(posterior, config.prior, len(train))
+        group_axes = self._module.group_axes if config.group_prior == "ard" else None
+        negative_elbo = NegativeElbo(posterior, config.prior, len(train), group_axes)
 
         def on_epoch(epochs: int, mean_nll: float) -> None:
             position.epochs = epochs

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compressor.errors import NoWeights, UnsupportedModel, UnsupportedTask
 from compressor.graph.content import check_count
 from compressor.graph.gaussian import GaussianValue
+from compressor.graph.groups import group_axes_of
 from compressor.graph.node import Node
 from compressor.graph.ops.activation import softmax_axis
 from compressor.graph.ops.layout import casts_to_integers
@@ -52,7 +53,8 @@ class OnnxModule(nn.Module):
 
     Parameters are called p0, p1, ... and buffers c0, c1, ...: no string of the file becomes an attribute. Batch normalisation uses the
     stored statistics, which stay fixed; half precision is computed in float32. `treatments` says how a Gaussian value of each weight is
-    drawn where it is read, `uncovered` why another tensor of two or more dimensions is no weight, `operators` what the output needs.
+    drawn where it is read, `group_axes` along which axis its neurons, filters or rows lie, `uncovered` why another tensor of two or more
+    dimensions is no weight, `operators` what the output needs.
 
     Args:
         model: from parse_model.
@@ -77,6 +79,7 @@ class OnnxModule(nn.Module):
         self.head, self._logits_name = _find_logits(nodes, chosen.name)
         self.weight_names: tuple[str, ...] = ()
         self.treatments: dict[str, frozenset[Flow]] = {}
+        self.group_axes: dict[str, int] = {}
         self._build(graph, nodes, {chosen.name, self._logits_name})
         self.built_in_batch: int | None = None
         settled = settle(self, self.static_batch)
@@ -90,6 +93,7 @@ class OnnxModule(nn.Module):
         """These are no weights after all."""
         self.weight_names = tuple(name for name in self.weight_names if name not in names)
         self.treatments = {name: flows for name, flows in self.treatments.items() if name not in names}
+        self.group_axes = {name: axis for name, axis in self.group_axes.items() if name not in names}
         self.uncovered |= dict.fromkeys(names, "it is divided by its own size, which is 0 where all of it is pruned")
         if not self.weight_names:
             raise NoWeights(
@@ -133,6 +137,7 @@ class OnnxModule(nn.Module):
         self._trainable = frozenset(binding.name for binding in parameters)
         self.weight_names = tuple(name for name, role in roles.items() if role is Role.WEIGHT)
         self.treatments = treatments_of(nodes, outputs, self.weight_names, inputs)
+        self.group_axes = group_axes_of(nodes, {name: floats[name].ndim for name in self.weight_names})
         self.uncovered: dict[str, str] = uncovered_of(nodes, outputs, floats, inputs)
         self.operators: dict[str, int] = dict(Counter(node.op_type for node in nodes))
         self._sampled = frozenset(name for name, flows in self.treatments.items() if flows == {Flow.SAMPLED})

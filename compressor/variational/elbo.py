@@ -6,10 +6,13 @@ The likelihood term is scaled up to the whole data set, rather than the KL down 
 some 0.02 nats, would otherwise be 1e-8 for a million rows, as small as Adam's epsilon, and pruning would stall.
 """
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
 from compressor.config import Prior
-from compressor.variational.kl import KLGradient, kl
+from compressor.variational.kl import KLGradient, total_kl
 from compressor.variational.posterior import Posterior
 
 
@@ -18,15 +21,17 @@ class NegativeElbo:
 
     Args:
         posterior: the weights' q(w).
-        prior: "ard" or "log_uniform".
+        prior: over each weight.
         num_data: N, the number of training rows that the likelihood stands for.
+        group_axes: the axis along which a weight's groups lie, by name; a group ARD prior stands beside `prior` for these weights.
     """
 
-    def __init__(self, posterior: Posterior, prior: Prior, num_data: int) -> None:
+    def __init__(self, posterior: Posterior, prior: Prior, num_data: int, group_axes: Mapping[str, int] | None = None) -> None:
         self._posterior = posterior
         self._prior: Prior = prior
         self._num_data = num_data
-        self._kl_gradients = {name: KLGradient(prior, mean) for name, mean in posterior.means.items()}
+        self._group_axes = {} if group_axes is None else dict(group_axes)
+        self._kl_gradients = {name: KLGradient(prior, mean, self._group_axes.get(name)) for name, mean in posterior.means.items()}
 
     def backward(self, mean_nll: Tensor, beta: float) -> None:
         """Adds the gradient of the negative ELBO to every parameter.
@@ -44,6 +49,10 @@ class NegativeElbo:
                 raise RuntimeError("a variational weight took no part in the likelihood")
             self._kl_gradients[name].add_(mean, log_sigma2, mean.grad, log_sigma2.grad, beta)
 
+    @torch.no_grad()
     def kl_nats(self) -> float:
         """KL(posterior || prior) in nats, summed over all weights; for logging, not part of a step."""
-        return sum(float(kl(self._prior, log_alpha).double().sum()) for log_alpha in self._posterior.log_alpha().values())
+        return sum(
+            float(total_kl(self._prior, mean, self._posterior.log_sigma2[name], self._group_axes.get(name)))
+            for name, mean in self._posterior.means.items()
+        )

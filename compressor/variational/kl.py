@@ -1,10 +1,12 @@
-"""KL(q(w) || p(w)) per weight, for q(w) = N(mean, sigma^2) and two sparsity priors: values, and gradients in closed form.
+"""KL(q(w) || p(w)) for q(w) = N(mean, sigma^2) and sparsity priors: values, and gradients in closed form.
 
-Both depend on the weight only through log_alpha = log(sigma^2 / mean^2). The log-uniform prior p(|w|) ~ 1/|w| is the one of
+Per weight, the KL depends on log_alpha = log(sigma^2 / mean^2) alone. The log-uniform prior p(|w|) ~ 1/|w| is the one of
 Gaussian dropout (its KL does not depend on the mean); it is improper, so its KL is defined up to the constant that makes it
 tend to 0. The ARD prior N(0, lambda^2) has its variance fitted by maximum evidence, lambda^2 = mean^2 + sigma^2, which leaves
-a proper KL in closed form.
+a proper KL in closed form. Group ARD fits one variance for all weights of a neuron, a filter or a row of an embedding.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -14,6 +16,17 @@ from compressor.config import Prior
 
 _K1, _K2, _K3 = 0.63576, 1.87320, 1.48695  # Molchanov et al. 2017, arXiv:1701.05369, eq. 14
 _TINY = 1e-30  # keeps 1 / mean^2 finite in float32; reached only where the gradient has underflowed to 0
+
+# Exact value: power series up to _SERIES_END, asymptotic series from there on; both are within 1e-10 at that point.
+_EULER_GAMMA = 0.57721566490153286
+_SERIES_END, _SERIES_TERMS, _ASYMPTOTIC_TERMS = 30.0, 90, 10
+
+# Exact gradient: numerator and denominator of `pull_ratio`, c[k] v^k t^(8 - k). A fit of least largest relative error (1.1e-7) to
+# scipy.special.dawsn whose ends are held at 1; no coefficient is negative, so nothing cancels in float32.
+_RATIO = (
+    (1.0, 1.04451421, 5.53497831e-2, 1.14986807e-2, 8.47579065e-4, 5.25368721e-5, 3.9528194e-6, 2.23784791e-8, 1.06272399e-8),
+    (1.0, 0.377849188, 7.01037403e-2, 8.41337542e-3, 7.66607355e-4, 4.42797706e-5, 3.90918083e-6, 1.1223252e-9, 1.06272399e-8),
+)
 
 
 def kl_ard(log_alpha: Tensor) -> Tensor:
@@ -37,45 +50,148 @@ def kl_log_uniform(log_alpha: Tensor) -> Tensor:
     return 0.5 * softplus(-log_alpha) + _K1 * torch.sigmoid(-(_K2 + _K3 * log_alpha))
 
 
+def kl_log_uniform_exact(log_alpha: Tensor) -> Tensor:
+    """KL(posterior || log-uniform prior) per weight: -0.5 log alpha + E log|N(1, alpha)| + (gamma + log 2) / 2.
+
+    With u = 1 / (2 alpha) this is exp(-u) sum_k u^k / k! (1 + 1/3 + ... + 1/(2k - 1)): w^2 / sigma^2 is noncentral chi-square, a
+    Poisson mixture of central ones, and E log of these is a digamma function. For large u its asymptotic series is used. For logs
+    and tests: it takes a hundred passes over the tensor.
+
+    Args:     log_alpha: log(sigma^2 / mean^2), any shape, float32 or float64.
+    Returns:  same shape and dtype, nats; positive, decreasing, tends to 0 as log_alpha grows.
+    Accuracy: 1e-9 nats in float64, 1e-5 relative in float32.
+    Source:   derived here as said; its gradient through Dawson's function is that of Hron et al. 2017, arXiv:1711.02989.
+    """
+    u = 0.5 * torch.exp(-log_alpha.clamp_min(-60.0))
+    small, inverse = u.clamp_max(_SERIES_END), 1.0 / u.clamp_min(_SERIES_END)
+    term, harmonic, series = torch.exp(-small), 0.0, torch.zeros_like(u)
+    for k in range(1, _SERIES_TERMS + 1):
+        term = term * small / k
+        harmonic += 1.0 / (2 * k - 1)
+        series = series + harmonic * term
+    term, asymptotic = torch.ones_like(u), -0.5 * log_alpha + 0.5 * (_EULER_GAMMA + math.log(2.0))
+    for k in range(1, _ASYMPTOTIC_TERMS + 1):
+        term = term * inverse * (k - 0.5)  # (2k - 1)!! / (2 u)^k
+        asymptotic = asymptotic - term / (2 * k)
+    return torch.where(u < _SERIES_END, series, asymptotic)
+
+
 def kl(prior: Prior, log_alpha: Tensor) -> Tensor:
-    """`kl_ard` or `kl_log_uniform`, by the name of the prior."""
-    return {"ard": kl_ard, "log_uniform": kl_log_uniform}[prior](log_alpha)
+    """`kl_ard`, `kl_log_uniform` or `kl_log_uniform_exact`, by the name of the prior."""
+    return {"ard": kl_ard, "log_uniform": kl_log_uniform, "log_uniform_exact": kl_log_uniform_exact}[prior](log_alpha)
+
+
+def kl_group_ard(mean: Tensor, log_sigma2: Tensor, axis: int) -> Tensor:
+    """KL(posterior || group ARD prior) at the prior variances of maximum evidence; exact.
+
+    One prior N(0, s) for the n weights of a group. The KL, 0.5 sum_i (log(s / sigma_i^2) + (mean_i^2 + sigma_i^2) / s - 1), is least at
+    s = mean over the group of (mean^2 + sigma^2), where the last two terms cancel: 0.5 sum_i log(s / sigma_i^2).
+
+    Args:
+        mean, log_sigma2: of one tensor, two or more dimensions.
+        axis: each index along it is a group.
+    Returns: same shape, nats; a single element may be negative, the sum over a group never is.
+    Source: as kl_ard, which this is for groups of one weight; derived here as said.
+    """
+    others = [other for other in range(mean.dim()) if other != axis]
+    scale = (mean.square() + log_sigma2.exp()).mean(others, keepdim=True)
+    return 0.5 * (scale.log() - log_sigma2)
+
+
+def total_kl(prior: Prior, mean: Tensor, log_sigma2: Tensor, group_axis: int | None = None) -> Tensor:
+    """KL of all weights of one tensor, in nats, a scalar: `kl`, or with groups the mean of `kl` and `kl_group_ard`.
+
+    Why the mean. Scales of weights and of groups cannot both be fitted in one Gaussian prior: with N(0, s_g t_i), or with precisions
+    that add up, the largest evidence has t_i do all the work, and what is left is ARD per weight. So the two priors stay apart. Each
+    gives a lower bound of its own log evidence, E log p(y|w) - KL; the mean of two bounds is a bound of the mean of the two log
+    evidences. It also is a bound under one proper prior, N(0, h) with h the harmonic mean of s_g and lambda_i^2: the normalised
+    geometric mean sqrt(p_i p_g) / Z, Z <= 1, has (KL_i + KL_g) / 2 = KL(q || sqrt(p_i p_g) / Z) - log Z. The sum KL_i + KL_g counts
+    the entropy of q twice and is a bound only as anything smaller is. And a group of a single weight is ARD as before under the
+    mean, so beta keeps its meaning: a weight goes where the square of its z score is below beta.
+
+    Args:
+        group_axis: as `kl_group_ard`; None: no groups.
+    """
+    per_weight = kl(prior, log_sigma2 - mean.square().clamp_min(_TINY).log()).double().sum()
+    if group_axis is None:
+        return per_weight
+    return 0.5 * (per_weight + kl_group_ard(mean, log_sigma2, group_axis).double().sum())
+
+
+def pull_ratio(log_alpha: Tensor) -> Tensor:
+    """How many times harder the log-uniform prior pulls than ARD: (1 + 1/alpha) D(x) / x at x = 1 / sqrt(2 alpha), D Dawson's function.
+
+    dKL/dlog_alpha = -x D(x) for the one and -0.5 / (1 + alpha) for the other; the ratio is 1 at both ends and 1.64 between them.
+
+    Args:     log_alpha: log(sigma^2 / mean^2), any shape, float32 or float64.
+    Returns:  same shape and dtype.
+    Accuracy: 1.2e-7 relative in float64, 1e-6 in float32, everywhere.
+    """
+    v, t = torch.sigmoid(-log_alpha), torch.sigmoid(log_alpha)
+    numerator, denominator = torch.empty_like(v), torch.empty_like(v)
+    _pull_ratio(v, t, torch.empty_like(v), numerator, denominator)
+    return numerator
+
+
+def _pull_ratio(v: Tensor, t: Tensor, power: Tensor, out: Tensor, denominator: Tensor) -> None:
+    """`pull_ratio` into `out`, from v = mean^2 / (mean^2 + sigma^2) and t = 1 - v; `power` and `denominator` are work space."""
+    for result, coefficients in zip((out, denominator), _RATIO, strict=True):
+        power.copy_(t)
+        torch.mul(v, coefficients[-1], out=result).add_(power, alpha=coefficients[-2])
+        for coefficient in coefficients[-3::-1]:
+            power.mul_(t)
+            result.mul_(v).add_(power, alpha=coefficient)
+    out.div_(denominator)
 
 
 class KLGradient:
-    """Adds beta * dKL/dmean and beta * dKL/dlog_sigma2 to the gradients of one tensor, in closed form and in place.
+    """Adds beta times the gradient of `total_kl` in mean and log_sigma2 to the gradients of one tensor, in closed form and in place.
 
     The KL of a weight costs two logarithms and, through autograd, a dozen temporaries of the tensor's size; its gradient
-    needs neither logarithm nor graph. The two work buffers are allocated once, since at these sizes most of the time
+    needs neither logarithm nor graph. The work buffers are allocated once, since at these sizes most of the time
     of a step would otherwise go into page faults.
 
     With r = mean^2 / sigma^2 = 1 / alpha, and s = sigmoid(k2 + k3 log_alpha):
-        ARD           dKL/dlog_sigma2 = -r / (2 (1 + r))                          dKL/dmean = mean / (mean^2 + sigma^2)
-        log-uniform   the same, minus k1 k3 s (1 - s)                             the same, plus 2 k1 k3 s (1 - s) / mean
+        ARD                 dKL/dlog_sigma2 = -r / (2 (1 + r))                    dKL/dmean = mean / (mean^2 + sigma^2)
+        log-uniform         the same, minus k1 k3 s (1 - s)                       the same, plus 2 k1 k3 s (1 - s) / mean
+        log-uniform, exact  that of ARD times `pull_ratio`                        that of ARD times `pull_ratio`
+        group ARD           (sigma^2 / s_g - 1) / 2                               mean / s_g
 
     Args:
-        prior: "ard" or "log_uniform".
+        prior: "ard", "log_uniform" or "log_uniform_exact".
         like: a tensor of the shape, dtype and device of the weight.
+        group_axis: as `kl_group_ard`; None: no groups.
     """
 
-    def __init__(self, prior: Prior, like: Tensor) -> None:
-        self._log_uniform = prior == "log_uniform"
-        self._a = torch.empty_like(like, requires_grad=False)
-        self._b = torch.empty_like(like, requires_grad=False)
-        self._c = torch.empty_like(like, requires_grad=False) if self._log_uniform else self._b
+    def __init__(self, prior: Prior, like: Tensor, group_axis: int | None = None) -> None:
+        self._prior: Prior = prior
+        self._buffers = [
+            torch.empty_like(like, requires_grad=False) for _ in range({"ard": 2, "log_uniform": 3, "log_uniform_exact": 6}[prior])
+        ]
+        self._others: list[int] = []
+        self._scale: Tensor | None = None
+        if group_axis is not None:
+            self._others = [other for other in range(like.dim()) if other != group_axis]
+            self._scale = like.new_empty([size if axis == group_axis else 1 for axis, size in enumerate(like.shape)])
 
     @torch.no_grad()
     def add_(self, mean: Tensor, log_sigma2: Tensor, mean_grad: Tensor, log_sigma2_grad: Tensor, beta: float) -> None:
         """Args: mean, log_sigma2 and their gradients, all of one shape; the gradients are changed in place."""
-        a, b = self._a, self._b
+        if self._scale is not None:
+            beta = 0.5 * beta
+            self._add_group(self._scale, mean, log_sigma2, mean_grad, log_sigma2_grad, beta)
+        if self._prior == "log_uniform_exact":
+            self._add_exact(mean, log_sigma2, mean_grad, log_sigma2_grad, beta)
+            return
+        a, b = self._buffers[:2]
         torch.exp(log_sigma2, out=a)
         torch.mul(mean, mean, out=b)
         a.add_(b)  # mean^2 + sigma^2
         mean_grad.addcdiv_(mean, a, value=beta)
         b.div_(a)  # r / (1 + r)
         log_sigma2_grad.add_(b, alpha=-0.5 * beta)
-        if self._log_uniform:
-            c = self._c
+        if self._prior == "log_uniform":
+            c = self._buffers[2]
             torch.mul(mean, mean, out=b).add_(_TINY)
             torch.log(b, out=a)
             torch.sub(log_sigma2, a, out=a).mul_(_K3).add_(_K2)
@@ -85,3 +201,23 @@ class KLGradient:
             log_sigma2_grad.add_(a, alpha=-_K1 * _K3 * beta)
             a.mul_(mean)
             mean_grad.addcdiv_(a, b, value=2.0 * _K1 * _K3 * beta)
+
+    def _add_exact(self, mean: Tensor, log_sigma2: Tensor, mean_grad: Tensor, log_sigma2_grad: Tensor, beta: float) -> None:
+        second_moment, v, t, power, ratio, denominator = self._buffers
+        torch.exp(log_sigma2, out=t)
+        torch.mul(mean, mean, out=v)
+        torch.add(v, t, out=second_moment)
+        v.div_(second_moment)
+        t.div_(second_moment)
+        _pull_ratio(v, t, power, ratio, denominator)
+        log_sigma2_grad.addcmul_(v, ratio, value=-0.5 * beta)
+        mean_grad.addcdiv_(ratio.mul_(mean), second_moment, value=beta)
+
+    def _add_group(self, scale: Tensor, mean: Tensor, log_sigma2: Tensor, mean_grad: Tensor, log_sigma2_grad: Tensor, beta: float) -> None:
+        variance, second_moment = self._buffers[:2]
+        torch.exp(log_sigma2, out=variance)
+        torch.addcmul(variance, mean, mean, out=second_moment)
+        torch.mean(second_moment, self._others, keepdim=True, out=scale)  # s_g
+        mean_grad.addcdiv_(mean, scale, value=beta)
+        variance.div_(scale)
+        log_sigma2_grad.add_(variance, alpha=0.5 * beta).sub_(0.5 * beta)

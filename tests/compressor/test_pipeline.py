@@ -216,3 +216,18 @@ def test_what_was_delivered_can_be_compressed_again(delivered, digits_job, tmp_p
     assert second.weights.numel == first.weights.numel
     assert second.weights.nnz <= first.weights.nnz
     assert load_csr(tmp_path / "again" / "weights.safetensors").keys() == load_csr(out / "weights.safetensors").keys()
+
+
+@pytest.mark.parametrize(("group_prior", "axes"), [("none", None), ("ard", {f"layer{index}.weight": 0 for index in range(3)})])
+def test_the_search_fits_under_the_priors_of_the_config(digits_job, tmp_path, monkeypatch, group_prior, axes):
+    seen = []
+
+    def record(_, prior, num_data, group_axes):
+        seen.append((prior, num_data, group_axes))
+        raise Killed
+
+    monkeypatch.setattr("compressor.search.NegativeElbo", record)
+    priors = {"prior": "log_uniform_exact", "group_prior": group_prior, "log_alpha_init": -3, "step_size": 0.01}
+    with pytest.raises(Killed):
+        compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **priors}), tmp_path)
+    assert seen == [("log_uniform_exact", 1077, axes)]

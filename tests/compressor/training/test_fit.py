@@ -56,7 +56,7 @@ def test_without_the_kl_the_data_term_alone_drives_log_alpha_down(module, rows):
     assert mean_log_alpha(without) > fallen + 1.0
 
 
-@pytest.mark.parametrize("prior", ["ard", "log_uniform"])
+@pytest.mark.parametrize("prior", ["ard", "log_uniform", "log_uniform_exact"])
 def test_backward_is_the_gradient_of_n_times_the_mean_plus_beta_times_the_summed_kl(module, rows, prior):
     posterior = posterior_of(module, -1.0)
     inputs, labels = rows.take(slice(0, 64))

@@ -1,0 +1,47 @@
+"""The axis along which a weight's neurons, filters or rows lie, told by what reads it."""
+
+import numpy as np
+from onnx import TensorProto
+
+from compressor.graph.module import OnnxModule
+from tests.compressor.graph.models import model_of, node, values
+
+
+def test_groups_are_output_neurons_filters_and_table_rows_also_through_a_transpose() -> None:
+    nodes = [
+        node("Conv", ["x", "conv"], "c", kernel_shape=[3, 3]),
+        node("ConvTranspose", ["c", "deconv"], "d", kernel_shape=[3, 3]),
+        node("Flatten", ["d"], "f"),
+        node("Gemm", ["f", "gemm"], "g"),
+        node("Gemm", ["g", "gemm_t"], "h", transB=1),
+        node("Transpose", ["matmul_t"], "turned"),
+        node("MatMul", ["h", "turned"], "i"),
+        node("MatMul", ["i", "matmul"], "y"),
+    ]
+    shapes = {"conv": (2, 1, 3, 3), "deconv": (2, 5, 3, 3), "gemm": (5 * 36, 7), "gemm_t": (8, 7), "matmul_t": (9, 8), "matmul": (9, 3)}
+    module = OnnxModule(model_of(nodes, {"x": ["n", 1, 6, 6]}, {"y": ["n", 3]}, {name: values(*shape) for name, shape in shapes.items()}))
+    assert module.group_axes == {"conv": 0, "deconv": 1, "gemm": 1, "gemm_t": 0, "matmul_t": 0, "matmul": 1}
+
+
+def test_a_table_tied_to_the_output_has_the_rows_of_both() -> None:
+    nodes = [node("Gather", ["tied", "x"], "rows"), node("Transpose", ["tied"], "turned"), node("MatMul", ["rows", "turned"], "y")]
+    module = OnnxModule(model_of(nodes, {"x": ["n"]}, {"y": ["n", 7]}, {"tied": values(7, 3)}, types={"x": TensorProto.INT64}))
+    assert module.group_axes == {"tied": 0}
+
+
+def test_a_weight_without_one_meaning_has_no_groups() -> None:
+    """Read both ways round; stacked gates; reshaped."""
+    nodes = [
+        node("MatMul", ["x", "both"], "a"),
+        node("Transpose", ["both"], "turned"),
+        node("MatMul", ["a", "turned"], "b"),
+        node("RNN", ["b", "input", "recurrent"], ["steps"], hidden_size=3),
+        node("Squeeze", ["steps", "one"], "c"),
+        node("Reshape", ["flat", "shape"], "square"),
+        node("MatMul", ["c", "square"], "y"),
+    ]
+    arrays = {"both": values(3, 3), "input": values(1, 3, 3), "recurrent": values(1, 3, 3), "flat": values(9, 1)}
+    arrays |= {"one": np.array([1]), "shape": np.array([3, 3])}
+    module = OnnxModule(model_of(nodes, {"x": ["n", 2, 3]}, {"y": ["n", 2, 3]}, arrays))
+    assert module.weight_names == ("both", "input", "recurrent", "flat")
+    assert module.group_axes == {}
