@@ -27,7 +27,8 @@ def group_axes_of(nodes: Sequence[Node], num_dims: Mapping[str, int]) -> dict[st
             weight, axes = views[name]
             if node.op_type == "Transpose":
                 perm = node.ints("perm") or list(reversed(range(len(axes))))
-                views[node.outputs[0]] = weight, tuple(axes[axis] for axis in perm)
+                if sorted(perm) == list(range(len(axes))):  # any other one does not run
+                    views[node.outputs[0]] = weight, tuple(axes[axis] for axis in perm)
             elif node.op_type in ("Identity", "Cast") and not casts_to_integers(node):
                 views[node.outputs[0]] = weight, axes
             else:
@@ -45,9 +46,9 @@ def _axis_at(node: Node, slot: int, num_dims: int) -> int | None:
         case "ConvTranspose", 1:
             return 1 if node.int("group", 1) == 1 else None
         case "Gemm", 0:
-            return node.int("transA", 0)
+            return 1 if node.int("transA", 0) else 0
         case "Gemm", 1:
-            return 1 - node.int("transB", 0)
+            return 0 if node.int("transB", 0) else 1
         case "MatMul", 0 | 1 if num_dims == 2:
             return slot
         case "Gather", 0:

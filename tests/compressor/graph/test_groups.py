@@ -1,9 +1,12 @@
 """The axis along which a weight's neurons, filters or rows lie, told by what reads it."""
 
 import numpy as np
-from onnx import TensorProto
+import pytest
+from onnx import NodeProto, TensorProto
 
+from compressor.graph.groups import group_axes_of
 from compressor.graph.module import OnnxModule
+from compressor.graph.reader import read_graph
 from tests.compressor.graph.models import model_of, node, values
 
 
@@ -45,3 +48,15 @@ def test_a_weight_without_one_meaning_has_no_groups() -> None:
     module = OnnxModule(model_of(nodes, {"x": ["n", 2, 3]}, {"y": ["n", 2, 3]}, arrays))
     assert module.weight_names == ("both", "input", "recurrent", "flat")
     assert module.group_axes == {}
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Gemm", ["x", "w"], "y", transB=5)],
+        [node("Transpose", ["w"], "t", perm=[5, 9]), node("MatMul", ["x", "t"], "y")],
+    ],
+)
+def test_attributes_that_are_none_are_no_groups(nodes: list[NodeProto]) -> None:
+    graph = read_graph(model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 3]}, {"w": values(3, 4)}))
+    assert group_axes_of(graph.needed_nodes(["y"]), {"w": 2}) in ({}, {"w": 0})
