@@ -59,11 +59,12 @@ def inspect(model_path: Path | str, config: CompressionConfig | None = None, on_
     tracker = ProgressTracker(on_progress)
 
     tracker.enter("validate")
+    device = resolve_device(options.device)
     model = admit(path, options)
     columns = count_columns(model.module.output.shape, model.module.head) if model.module.output.shape else None
 
     tracker.enter("estimate")
-    estimate = _estimate(model.module, options)
+    estimate = _estimate(model.module, options, device)
     arrays = float_tensors(model.proto)
     weights, not_covered = _weights(model.module), _not_covered(model.module, arrays)
     parameters = _count(model.module, arrays)
@@ -184,11 +185,10 @@ def _count(module: OnnxModule, arrays: Mapping[str, np.ndarray]) -> ParameterCou
     return ParameterCounts(numel=numel, variational=variational, without_noise=without_noise, fixed=numel - variational - without_noise)
 
 
-def _estimate(module: OnnxModule, options: CompressionConfig) -> Estimate | None:
+def _estimate(module: OnnxModule, options: CompressionConfig, device: torch.device) -> Estimate | None:
     if module.example is None:
         return None
-    on_cpu = resolve_device(options.device).type == "cpu"
-    return estimate_training(module, module.example, options.batch_size, on_cpu=on_cpu)
+    return estimate_training(module, module.example, options.batch_size, on_cpu=device.type == "cpu")
 
 
 def _verdict(parameters: ParameterCounts, num_weights: int, coverage: float, estimate: Estimate | None) -> str:
