@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -227,7 +228,8 @@ def _budget(config: CompressionConfig, baseline: Baseline, outcome: Outcome) -> 
 def _curve_point(point: Candidate, outcome: Outcome, numel: int) -> CurvePoint:
     return CurvePoint(
         beta=point.beta,
-        threshold=point.threshold,
+        threshold=point.threshold if math.isfinite(point.threshold) else None,
+        layer_thresholds=point.layer_thresholds,
         nnz=point.nnz,
         compression_ratio=numel / max(1, point.nnz),
         metric=point.metric,

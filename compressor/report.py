@@ -111,7 +111,8 @@ class CurvePoint(_Part):
     """One point of the accuracy-size curve, after masked fine-tuning; `metric` is on validation. None is chosen where magnitude won."""
 
     beta: float
-    threshold: float
+    threshold: float | None = Field(description="on log_alpha; null where everything is kept")
+    layer_thresholds: dict[str, float] = Field(description="of tensors that were cut by themselves, in place of `threshold`")
     nnz: int
     compression_ratio: float
     metric: float
@@ -135,7 +136,7 @@ class Training(_Part):
     log_alpha_init: float
     step_size: float = Field(description="Adam's initial step in units of the tensor's root mean square")
     batch_size: int
-    epochs: int = Field(description="of one branch")
+    epochs: list[int] = Field(description="of the rounds of one branch")
     fine_tune_epochs: int
     fine_tune_step_size: float
 

@@ -1,17 +1,24 @@
 """The accuracy-size curve of a run, and the choice of the delivered point under the accuracy budget."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One fine-tuned point: `metric` is on validation, `nnz` counts the nonzero elements of the weight tensors."""
+    """One fine-tuned point: `metric` is on validation, `nnz` counts the nonzero elements of the weight tensors.
+
+    A weight is kept where its log_alpha is below `threshold`, or below that of its own tensor in `layer_thresholds`.
+    """
 
     beta: float
     threshold: float
     nnz: int
     metric: float
+    layer_thresholds: dict[str, float] = field(default_factory=dict)
 
 
 def is_inside(candidate: Candidate, dense_metric: float, max_metric_drop: float) -> bool:
@@ -25,3 +32,11 @@ def choose(candidates: Sequence[Candidate], dense_metric: float, max_metric_drop
     if inside:
         return min(inside, key=lambda point: (point.nnz, -point.metric))
     return max(candidates, key=lambda point: (point.metric, -point.nnz))
+
+
+def threshold_of_count(log_alpha: Mapping[str, Tensor], count: int) -> float:
+    """The threshold below which exactly `count` weights lie, those of lowest log_alpha; where several are equal there, fewer."""
+    values = torch.cat([tensor.flatten() for tensor in log_alpha.values()])
+    if count >= len(values):
+        return float("inf")
+    return float(values.kthvalue(count + 1).values)
