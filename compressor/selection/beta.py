@@ -40,4 +40,5 @@ def next_beta(branches: Sequence[Branch]) -> float | None:
     if went_down or last.nnz is None or last.beta >= _LARGEST:
         return None
     improved = all(branch.nnz is None or branch.nnz >= last.nnz for branch in branches)
-    return min(_LARGEST, round(last.beta / LADDER_STEP, 1)) if improved else None
+    raised = last.beta / LADDER_STEP
+    return (_LARGEST if raised > 0.9 * _LARGEST else raised) if improved else None

@@ -18,7 +18,7 @@ from compressor.variational.elbo import NegativeElbo
 from compressor.variational.posterior import Posterior
 
 OnStep = Callable[[int], None]  # rows of the step just taken
-OnEpoch = Callable[[int, float], int]  # epochs done, mean loss of the epoch in nats per row -> epochs of the round, which may fall
+OnEpoch = Callable[[int, float], int | None]  # epochs done, mean loss in nats per row -> epochs of the round from now on; None: as before
 
 
 Scales = Mapping[str, float]  # by ONNX name, compressor.training.steps.tensor_scales
@@ -85,7 +85,7 @@ def fit_posterior(
             losses.append(mean_loss.detach())
             on_step(len(batch))
         epoch += 1
-        epochs = on_epoch(epoch, _finite_mean(losses))
+        epochs = on_epoch(epoch, _finite_mean(losses)) or epochs
 
 
 @dataclass(frozen=True)
