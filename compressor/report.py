@@ -44,6 +44,15 @@ class Budget(_Part):
     met: bool
 
 
+class Gate(_Part):
+    """A condition that the client set on the delivered model; where one is not met the job ends `failed_gate`, with everything kept."""
+
+    name: Literal["min_ratio", "max_bytes", "max_latency_ms", "target_ratio"]
+    limit: float
+    value: float
+    met: bool
+
+
 class LogAlphaQuantiles(_Part):
     q05: float
     q25: float
@@ -119,6 +128,14 @@ class CurvePoint(_Part):
     chosen: bool
 
 
+class Branch(_Part):
+    """One weight of the KL term that was tried. Where its first round lost too much it was given up, and has no point on the curve."""
+
+    beta: float
+    num_points: int
+    nnz: int | None = Field(description="of its smallest point inside the budget; null where none is")
+
+
 class Inputs(_Part):
     """How the rows were read. `image_scaling` is absent where the inputs are not images."""
 
@@ -166,11 +183,19 @@ class Report(_Part):
     bytes: Bytes
     latency: Latency
     curve: list[CurvePoint]
+    branches: list[Branch]
+    gates: list[Gate]
     inputs: Inputs
     training: Training
     provenance: Provenance
 
     @property
     def gate_met(self) -> bool:
-        """Whether the run ends well: a budget that the client set was met, or there was only the default one."""
-        return self.budget.met or self.budget.source == "default"
+        """Whether the run ends well: whatever the client set was met."""
+        return not self.missed_gates
+
+    @property
+    def missed_gates(self) -> list[str]:
+        """Options of the client's that the delivered model does not fulfil; a budget by default is none."""
+        budget = ["max_metric_drop"] if self.budget.source == "client" and not self.budget.met else []
+        return budget + [gate.name for gate in self.gates if not gate.met]

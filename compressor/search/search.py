@@ -57,6 +57,7 @@ class Outcome:
     curve: list[Candidate]
     chosen: Candidate
     points: Points
+    branches: list[Branch]
     log_alpha: dict[str, LogAlphaQuantiles]
     training: Training
 
@@ -317,7 +318,6 @@ class Search:
         out_of_time = bool(position.curve) and self._allowance.left() < 2 * (len(position.rounds) + position.fine_tune_epochs)
         if following is None or len(position.branches) >= config.max_branches or out_of_time:
             position.finished = True
-            position.rounds = position.rounds or [0]
             position.chosen = position.curve.index(self._chosen())
         else:
             self._begin_branch(following)
@@ -350,6 +350,7 @@ class Search:
             curve=position.curve,
             chosen=chosen,
             points=self._points,
+            branches=position.branches,
             log_alpha=position.log_alpha,
             training=training,
         )
