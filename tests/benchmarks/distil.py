@@ -1,6 +1,7 @@
 """`python -m tests.benchmarks.distil`: LeNet-300-100 compressed without a single label, from its own outputs alone.
 
-Labels are taken out of the training and validation files; those of the test file measure the result. Exits 1 where a median misses its line.
+Labels are taken out of the training and validation files; those of the test file measure the
+result. Exits 1 where a median misses its line.
 """
 
 import argparse
