@@ -255,6 +255,8 @@ class Search:
         if config.target_ratio is not None:
             return
         yield from ((threshold, {}) for threshold in sorted(config.thresholds))
+        if not self._resolves_budget:
+            return
         for _ in range(_MAX_FURTHER):
             smallest = min(self._branch_curve(), key=lambda point: point.nnz, default=None)
             if smallest is None or not self._is_inside(smallest):
@@ -315,6 +317,8 @@ class Search:
         inside = [point.nnz for point in self._branch_curve() if self._is_inside(point)]
         position.branches.append(Branch(position.beta, min(inside, default=None)))
         following = next_beta(position.branches) if config.target_ratio is None else None
+        if following is not None and following > position.beta and not self._resolves_budget:
+            following = None
         out_of_time = bool(position.curve) and self._allowance.left() < 2 * (len(position.rounds) + position.fine_tune_epochs)
         if following is None or len(position.branches) >= config.max_branches or out_of_time:
             position.finished = True
@@ -376,6 +380,15 @@ class Search:
         """That will be fine-tuned in a branch, the control among them; about."""
         config = self._setting.config
         return 1 + len(config.curve_ratios) + (1 if config.target_ratio is not None else len(config.thresholds))
+
+    @property
+    def _resolves_budget(self) -> bool:
+        """Whether validation has rows enough to tell a model inside the budget from one that is not.
+
+        Where it has not, the best of many points would be the luckiest: thresholds that the posterior gives are tried, and nothing beyond.
+        """
+        low, high = self._setting.baseline.dense.interval
+        return (high - low) / 2 <= self._setting.baseline.max_metric_drop
 
     def _first_beta(self) -> float:
         return self._setting.config.beta or first_beta(self._setting.num_rows, self._numel)

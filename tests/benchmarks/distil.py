@@ -32,7 +32,7 @@ def main() -> int:
     write_json(arguments.json, {"config": _OPTIONS, "runs": runs, "median": medians})
     for row in [*runs, {"seed": "median", **medians}]:
         print(
-            f"{row['seed']:>6}: dense {row['error_dense']:.2%}, {row['compression_ratio']:.1f} at {row['error']:.2%}, {row['seconds']:.0f} s"
+            f"{row['seed']:>6}: dense {row['error_dense']:.2%}, {row['compression_ratio']:.1f} at {row['error']:.2%}"
         )
     return check(
         [
