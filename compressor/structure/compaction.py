@@ -80,10 +80,8 @@ def compact(model: ModelProto, arrays: Mapping[str, Array], *, output: str | Non
         for info in [info for info in wanted.graph.output if info.name != output]:
             wanted.graph.output.remove(info)
     stored = float_tensors(model)
-    folded = stored | {name: np.array(array) for name, array in arrays.items() if name in stored}
+    folded: dict[str, Array] = {name: np.array(arrays.get(name, array)) for name, array in stored.items()}
     trace = _trace(wanted, folded, drop_dead_inputs=drop_dead_inputs)
-    for cut in trace.cuts:
-        folded[cut.tensor] = np.array(folded[cut.tensor])
     stays = settle(trace, folded)
     compaction = Compaction(wanted, folded, _kept(trace, stays, folded))
     small = compaction.shrink(folded)
@@ -102,10 +100,12 @@ def _trace(model: ModelProto, arrays: Mapping[str, Array], *, drop_dead_inputs: 
 
 
 def _shapes(model: ModelProto) -> dict[str, Shape]:
-    """The shapes of inputs and values that inference finds; what the file itself says of values in between is not believed."""
+    """What inference makes of the shapes of the inputs; what the file says of other values is not believed."""
     bare = ModelProto()
     bare.CopyFrom(model)
     bare.graph.ClearField("value_info")
+    for info in bare.graph.output:
+        info.type.tensor_type.ClearField("shape")
     try:
         inferred = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):

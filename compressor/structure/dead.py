@@ -74,16 +74,16 @@ def _fold_into(step: Linear, read: Constants | None, arrays: dict[str, Array]) -
         return False
     weight = _inward_first(step, arrays)
     folds = _rows(weight) & ~np.isnan(read)
-    if step.offset is None or step.padded:
+    offset = None if step.padded else step.offset
+    if offset is None:
         folds &= read == 0
     if not folds.any():
         return False
-    if read[folds].any():
-        assert step.offset is not None
-        place = step.offset.place.of(arrays)
+    if offset is not None and read[folds].any():
+        place = offset.place.of(arrays)
         taps = weight[folds].astype(np.float64).sum(tuple(range(2, weight.ndim)))
         with np.errstate(over="ignore"):
-            sums = (place.ravel() + step.offset.factor * step.alpha * (read[folds] @ taps)).astype(place.dtype)
+            sums = (place.ravel() + offset.factor * step.alpha * (read[folds] @ taps)).astype(place.dtype)
         if not np.isfinite(sums.astype(np.float64)).all():
             return False
         place[...] = sums.reshape(place.shape)

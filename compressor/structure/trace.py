@@ -23,8 +23,10 @@ Shape = tuple[int | None, ...]
 
 # Finite everywhere, 0 included, which is what a unit that was cut is in the original graph.
 _UNARY = frozenset(
-    "Abs Celu Clip Elu Erf Gelu HardSigmoid HardSwish LeakyRelu Mish Neg PRelu Relu Selu Shrink Sigmoid Softplus Softsign Tanh "
-    "ThresholdedRelu".split()
+    {
+        *("Abs", "Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Neg", "PRelu", "Relu", "Selu"),
+        *("Shrink", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
+    }
 )
 _BINARY = frozenset({"Add", "Max", "Min", "Mul", "Sub"})
 _SAME = frozenset({"Cast", "Dropout", "Identity"})
@@ -151,7 +153,7 @@ class Tracer:
                 return self._pointwise(node)
             case "Pow" if node.inputs[1] in self._stored and (exponent := self._stored_array(node.inputs[1])).size == 1 and exponent > 0:
                 return self._pointwise(node)
-            case name if name in _UNARY or name in _BINARY:
+            case name if name in _BINARY or (name in _UNARY and node.inputs[0] in self._layouts):
                 return self._pointwise(node)
             case name if name in _SAME and not casts_to_integers(node):
                 return self._move(node, self._layout(node))
@@ -258,7 +260,11 @@ class Tracer:
     def _pointwise(self, node: Node) -> _Found:
         values = [self._layouts[name] for name in node.inputs if name in self._layouts]
         operands = tuple(self._stored.get(name) for name in node.inputs)
-        if not values or any(name and name not in self._layouts and name not in self._stored for name in node.inputs):
+        if (
+            not values
+            or (len(values) > 1 and node.op_type not in _BINARY)
+            or any(name and name not in self._layouts and name not in self._stored for name in node.inputs)
+        ):
             raise _Unproven
         layout = values[0]
         if any((other.rank, other.axis, len(other.units)) != (layout.rank, layout.axis, len(layout.units)) for other in values):
