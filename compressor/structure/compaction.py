@@ -14,7 +14,7 @@ from compressor.graph.reader import read_graph
 from compressor.graph.write import float_tensors
 from compressor.structure.dead import Mask, settle
 from compressor.structure.rewrite import rewrite
-from compressor.structure.trace import Shape, Tracer
+from compressor.structure.trace import Shape, trace_units
 from compressor.structure.units import Array, Trace
 
 Kept = tuple[npt.NDArray[np.intp] | None, ...]
@@ -81,22 +81,15 @@ def compact(model: ModelProto, arrays: Mapping[str, Array], *, output: str | Non
             wanted.graph.output.remove(info)
     stored = float_tensors(model)
     folded: dict[str, Array] = {name: np.array(arrays.get(name, array)) for name, array in stored.items()}
-    trace = _trace(wanted, folded, drop_dead_inputs=drop_dead_inputs)
-    stays = settle(trace, folded)
+    graph = read_graph(wanted)
+    loaded = {name: constant.load() for name, constant in graph.constants.items() if name not in folded}
+    constants = folded | {name: found[0] for name, found in loaded.items() if found is not None}
+    trace = trace_units(graph, constants, folded, _shapes(wanted), drop_dead_inputs=drop_dead_inputs)
+    stays = settle(trace, constants)
     compaction = Compaction(wanted, folded, _kept(trace, stays, folded))
     small = compaction.shrink(folded)
     changed = {name: array for name, array in small.items() if not np.array_equal(array, stored[name])}
     return Compaction(rewrite(wanted, trace, stays, changed), folded, compaction.kept)
-
-
-def _trace(model: ModelProto, arrays: Mapping[str, Array], *, drop_dead_inputs: bool) -> Trace:
-    graph = read_graph(model)
-    outputs = [info.name for info in graph.outputs]
-    nodes = graph.needed_nodes(outputs)
-    loaded = {name: constant.load() for name, constant in graph.constants.items() if name not in arrays}
-    constants = {name: found[0] for name, found in loaded.items() if found is not None} | dict(arrays)
-    inputs = [info.name for info in graph.inputs]
-    return Tracer(nodes, inputs, outputs, constants, arrays, _shapes(model), drop_dead_inputs=drop_dead_inputs).trace()
 
 
 def _shapes(model: ModelProto) -> dict[str, Shape]:

@@ -13,10 +13,14 @@ Mask = npt.NDArray[np.bool_]
 
 
 def settle(trace: Trace, arrays: dict[str, Array]) -> Mask:
-    """Which units stay, by number. `arrays` are changed such that the outputs stay the same, and no other unit is read.
+    """Which units stay, by number.
 
     What a unit without live inputs holds is added to the biases that can take it, and its readers' weights are zeroed; where it is 0,
     they are zeroed alone. All tensors are zeroed for units that nobody reads. One unit of each value stays in any case.
+
+    Args:
+        trace: of the units of a graph.
+        arrays: all of its constants. They are changed such that its outputs stay the same.
     """
     while True:
         changed = _fold(trace, arrays)

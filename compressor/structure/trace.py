@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from compressor.graph.node import Node
 from compressor.graph.ops.layout import casts_to_integers
 from compressor.graph.ops.normalization import has_live_statistics
-from compressor.graph.reader import ONNX_DOMAINS
+from compressor.graph.reader import ONNX_DOMAINS, Graph
 from compressor.structure.units import Array, Cut, Depthwise, Layout, Linear, Move, Offset, Pointwise, Step, Stored, Trace, Units
 
 Shape = tuple[int | None, ...]
@@ -50,31 +50,28 @@ class _Found:
     ties: tuple[Units, ...] = ()
 
 
-class Tracer:
-    """Goes through the nodes in order.
+def trace_units(
+    graph: Graph, arrays: Mapping[str, Array], floats: Collection[str], shapes: Mapping[str, Shape], *, drop_dead_inputs: bool
+) -> Trace:
+    """The units of the part of a graph that its outputs need.
 
     Args:
-        nodes: in an order in which they can run.
-        inputs: names of the inputs of the graph.
-        outputs: names of the values that must stay as they are.
+        graph: all of its outputs must stay as they are.
         arrays: all constants by name.
         floats: names of those that may be cut.
         shapes: of the values, as far as they are known.
         drop_dead_inputs: whether features of the graph's input are units, where one weight is all that reads them.
     """
+    return _Tracer(graph, arrays, floats, shapes, drop_dead_inputs=drop_dead_inputs).trace()
 
+
+class _Tracer:
     def __init__(
-        self,
-        nodes: Sequence[Node],
-        inputs: Collection[str],
-        outputs: Collection[str],
-        arrays: Mapping[str, Array],
-        floats: Collection[str],
-        shapes: Mapping[str, Shape],
-        *,
-        drop_dead_inputs: bool,
+        self, graph: Graph, arrays: Mapping[str, Array], floats: Collection[str], shapes: Mapping[str, Shape], *, drop_dead_inputs: bool
     ) -> None:
-        self._nodes, self._inputs, self._outputs = nodes, inputs, outputs
+        self._inputs = {info.name for info in graph.inputs}
+        self._outputs = {info.name for info in graph.outputs}
+        self._nodes = nodes = graph.needed_nodes(self._outputs)
         self._arrays, self._floats, self._shapes = arrays, floats, shapes
         self._drop_dead_inputs = drop_dead_inputs
         self._made_by = {name: node for node in nodes for name in node.outputs}
