@@ -74,22 +74,22 @@ def compact(model: ModelProto, arrays: Mapping[str, Array], *, output: str | Non
             itself stays as it is.
     Returns: what could be proven to be dead is gone; of a graph that is not understood, nothing.
     """
-    wanted = ModelProto()
-    wanted.CopyFrom(model)
+    small = ModelProto()
+    small.CopyFrom(model)
     if output is not None:
-        for info in [info for info in wanted.graph.output if info.name != output]:
-            wanted.graph.output.remove(info)
+        for info in [info for info in small.graph.output if info.name != output]:
+            small.graph.output.remove(info)
     stored = float_tensors(model)
     folded: dict[str, Array] = {name: np.array(arrays.get(name, array)) for name, array in stored.items()}
-    graph = read_graph(wanted)
+    graph = read_graph(small)
     loaded = {name: constant.load() for name, constant in graph.constants.items() if name not in folded}
     constants = folded | {name: found[0] for name, found in loaded.items() if found is not None}
-    trace = trace_units(graph, constants, folded, _shapes(wanted), drop_dead_inputs=drop_dead_inputs)
+    trace = trace_units(graph, constants, folded, _shapes(small), drop_dead_inputs=drop_dead_inputs)
     stays = settle(trace, constants)
-    compaction = Compaction(wanted, folded, _kept(trace, stays, folded))
-    small = compaction.shrink(folded)
-    changed = {name: array for name, array in small.items() if not np.array_equal(array, stored[name])}
-    return Compaction(rewrite(wanted, trace, stays, changed), folded, compaction.kept)
+    compaction = Compaction(small, folded, _kept(trace, stays, folded))
+    shrunk = compaction.shrink(folded)
+    rewrite(small, trace, stays, {name: array for name, array in shrunk.items() if not np.array_equal(array, stored[name])})
+    return compaction
 
 
 def _shapes(model: ModelProto) -> dict[str, Shape]:

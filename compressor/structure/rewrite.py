@@ -1,4 +1,4 @@
-"""The smaller graph: tensors cut, and sizes that nodes hold set anew."""
+"""A graph made smaller: tensors cut, and sizes that nodes hold set anew."""
 
 from collections.abc import Mapping
 from itertools import count
@@ -13,22 +13,20 @@ from compressor.structure.dead import Mask
 from compressor.structure.units import Array, Depthwise, Linear, Move, Trace
 
 
-def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, Array]) -> ModelProto:
-    """A copy of `model` for the units that stay, without what its outputs do not need.
+def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, Array]) -> None:
+    """Makes `model` one of the units that stay, and takes out what its outputs do not need.
 
     Args:
-        model: it stays as it is.
+        model: changed in place.
         trace: of its units.
         stays: by unit.
         arrays: the float tensors that differ, already cut; cast to the type that the file has for them.
     """
-    small = ModelProto()
-    small.CopyFrom(model)
-    read = _names_read(small)
-    _write(small, arrays)
-    made_by = {name: node for node in small.graph.node for name in node.output}
-    fresh = _FreshNames(small)
-    inserted: dict[int, list[NodeProto]] = {}
+    read = _names_read(model)
+    _write(model, arrays)
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    fresh = _FreshNames(model)
+    inserted: dict[str, list[NodeProto]] = {}  # before the node with this output
     for step in trace.steps:
         output = step.node.outputs[0]
         node, kept = made_by[output], stays[trace.layouts[output].units]
@@ -37,23 +35,20 @@ def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, A
                 next(attribute for attribute in node.attribute if attribute.name == "group").i = int(kept.sum())
             case Move(target=(sizes, axis)) if not kept.all():
                 shape = fresh.like(f"{output}_shape")
-                inserted[id(node)] = [_constant(shape, [*sizes[:axis], int(kept.sum()), *sizes[axis + 1 :]])]
+                inserted[output] = [_constant(shape, [*sizes[:axis], int(kept.sum()), *sizes[axis + 1 :]])]
                 node.input[1] = shape
             case Linear(units=features) if output in trace.features and features is not None and not stays[features].all():
                 indices, gathered = fresh.like(f"{output}_features"), fresh.like(f"{output}_input")
-                axis = trace.layouts[output].axis
-                inserted[id(node)] = [
+                inserted[output] = [
                     _constant(indices, np.flatnonzero(stays[features]).tolist()),
-                    helper.make_node("Gather", [node.input[0], indices], [gathered], axis=axis),
+                    helper.make_node("Gather", [node.input[0], indices], [gathered], axis=trace.layouts[output].axis),
                 ]
                 node.input[0] = gathered
             case _:
                 pass
-    nodes = [each for node in small.graph.node for each in (*inserted.get(id(node), ()), node)]
-    _set_nodes(small, nodes)
-    drop_leftovers(small)
-    _drop_constants(small, read)
-    return small
+    _insert(model, inserted)
+    drop_leftovers(model)
+    _drop_constants(model, read - _names_read(model))
 
 
 class _FreshNames:
@@ -83,7 +78,7 @@ def _write(model: ModelProto, arrays: Mapping[str, Array]) -> None:
             attribute.Clear()
             attribute.name, attribute.type = "value", AttributeProto.TENSOR
             attribute.t.CopyFrom(_tensor(arrays[node.output[0]], found[1]))
-    for info in model.graph.input:  # old files list their initialisers among the inputs
+    for info in model.graph.input:
         if info.name in arrays:
             elem_type = info.type.tensor_type.elem_type
             info.CopyFrom(helper.make_tensor_value_info(info.name, elem_type, arrays[info.name].shape))
@@ -102,22 +97,26 @@ def _is_constant(node: NodeProto) -> bool:
     return node.op_type == "Constant" and node.domain in ONNX_DOMAINS
 
 
-def _set_nodes(model: ModelProto, nodes: list[NodeProto]) -> None:
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
+def _insert(model: ModelProto, inserted: Mapping[str, list[NodeProto]]) -> None:
+    if inserted:
+        nodes = [NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
+        del model.graph.node[:]
+        for node in nodes:
+            model.graph.node.extend([*inserted.get(node.output[0], ()), node])
 
 
 def _names_read(model: ModelProto) -> set[str]:
     return {name for node in model.graph.node for name in node.input}.union(info.name for info in model.graph.output)
 
 
-def _drop_constants(model: ModelProto, read_before: set[str]) -> None:
-    """Those that were read, and are no longer."""
-    idle = read_before - _names_read(model)
-    kept = [tensor for tensor in model.graph.initializer if tensor.name not in idle]
-    if len(kept) < len(model.graph.initializer):
-        copies = [TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
-        del model.graph.initializer[:]
-        model.graph.initializer.extend(copies)
-    _set_nodes(model, [node for node in model.graph.node if not (_is_constant(node) and node.output[0] in idle)])
+def _drop_constants(model: ModelProto, idle: set[str]) -> None:
+    """Those of these names, which nobody reads any longer."""
+    graph = model.graph
+    dropped = {tensor.name for tensor in graph.initializer}.intersection(idle)
+    for entries in (graph.initializer, graph.input):  # old files list their initialisers among the inputs
+        for index in reversed(range(len(entries))):
+            if entries[index].name in dropped:
+                del entries[index]
+    for index in reversed(range(len(graph.node))):
+        if _is_constant(graph.node[index]) and graph.node[index].output[0] in idle:
+            del graph.node[index]

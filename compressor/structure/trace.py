@@ -35,6 +35,8 @@ _REDUCTIONS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
 _VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 _TO_INPUT = frozenset({"Cast", "Flatten", "Identity", "Reshape"})
 
+_MAX_POSITIONS = 2**24  # of a value that is viewed under another shape, without its batch: 128 MiB of numbers
+
 
 class _Unproven(Exception):
     """A node that is not known to treat units one by one."""
@@ -113,13 +115,9 @@ class _Tracer:
         for node in self._nodes:
             for name in filter(None, node.inputs):
                 self._readers[name].append(node)
-            seen = self._stored.get(node.inputs[0]) if node.inputs else None
-            if (
-                seen is not None
-                and seen.tensor in self._floats
-                and node.domain in ONNX_DOMAINS
-                and node.op_type in ("Identity", "Transpose")
-            ):
+            turns = node.op_type in ("Identity", "Transpose") and node.domain in ONNX_DOMAINS
+            seen = self._stored.get(node.inputs[0]) if turns else None
+            if seen is not None and seen.tensor in self._floats:
                 perm = range(len(seen.axes)) if node.op_type == "Identity" else _permutation(node, len(seen.axes))
                 self._stored[node.outputs[0]] = Stored(seen.tensor, tuple(seen.axes[axis] for axis in perm))
                 continue
@@ -207,7 +205,7 @@ class _Tracer:
         if not self._drop_dead_inputs or node.op_type not in ("Gemm", "MatMul"):
             return None
         name = node.inputs[0]
-        while len(self._readers[name]) == 1 and name not in self._outputs:
+        while sum(reader.op_type != "Shape" for reader in self._readers[name]) == 1 and name not in self._outputs:
             if name in self._inputs:
                 self._features[node.outputs[0]] = self._new(size)
                 return self._features[node.outputs[0]]
@@ -229,7 +227,7 @@ class _Tracer:
                 case "Add":
                     left, right = readers[0].inputs
                     place, factor = self._stored.get(right if left == node.outputs[0] else left), 1.0
-                case "BatchNormalization" if not has_live_statistics(readers[0]):
+                case "BatchNormalization" if layout.axis == 1 and not has_live_statistics(readers[0]):
                     place, factor, along = self._stored.get(readers[0].inputs[3]), -1.0, Layout(1, 0, layout.units)
         if place is None or not factor or not self._is_own(place):
             return None
@@ -290,7 +288,7 @@ class _Tracer:
         if len(given) != layout.rank or given[layout.axis] != len(layout.units) or not made:
             raise _Unproven
         rest, new_rest = _static(given[1:]), _static(made[1:])
-        if layout.axis > 0 and rest is not None and new_rest is not None and math.prod(rest) == math.prod(new_rest):
+        if layout.axis > 0 and rest and new_rest and 0 < math.prod(rest) == math.prod(new_rest) <= _MAX_POSITIONS:
             return self._batchwise_view(node, layout, rest, new_rest)
         last = len(made) - 1
         if layout.axis != layout.rank - 1 or made[last] != len(layout.units) or not last:
@@ -323,7 +321,12 @@ class _Tracer:
         if (made and None not in made[1:]) or not readers or len(made) not in (0, 2):
             return made
         reader = readers[0]
-        if reader.op_type != "Gemm" or reader.inputs[0] != node.outputs[0] or node.int("transA", 0) or reader.inputs[1] not in self._stored:
+        if (
+            reader.op_type != "Gemm"
+            or reader.inputs[0] != node.outputs[0]
+            or reader.int("transA", 0)
+            or reader.inputs[1] not in self._stored
+        ):
             return made
         return None, self._stored_array(reader.inputs[1]).shape[1 if reader.int("transB", 0) else 0]
 
@@ -405,6 +408,8 @@ class _Tracer:
         return rank
 
     def _new(self, count: int) -> Units:
+        if not count:
+            raise _Unproven
         self._num_units += count
         return np.arange(self._num_units - count, self._num_units)
 

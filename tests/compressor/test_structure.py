@@ -343,6 +343,32 @@ def test_hidden_units_of_a_transformer_go() -> None:
     assert sum(array.size for array in arrays.values()) - sum(map(math.prod, sizes(found).values())) == 412 * (128 + 128 + 1)
 
 
+def test_a_file_that_lists_its_initialisers_among_the_inputs() -> None:
+    model = two_layers()
+    arrays = float_tensors(model) | {"w2": values(2, 4, seed=2) * np.float32([1, 0, 1, 1])}
+    model.ir_version = 3
+    model.graph.input.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in arrays.items())
+    assert sizes(check(model, arrays, ROWS))["w1"] == (3, 3)
+
+
+def test_normalisation_along_another_axis_takes_no_constants() -> None:
+    """The product has as many units on its last axis as the normalisation has channels on its second."""
+    nodes = [
+        *(node("MatMul", ["x", "w1"], "a"), node("Add", ["a", "b1"], "h"), node("MatMul", ["h", "w2"], "m")),
+        node("BatchNormalization", ["m", "s", "b", "mean", "var"], "y"),
+    ]
+    arrays = {"w1": values(3, 4) * np.float32([0, 1, 1, 1]), "b1": values(4), "w2": values(4, 5)}
+    arrays |= {name: np.abs(values(5, seed=seed)) for seed, name in enumerate(("s", "b", "mean", "var"))}
+    model = model_of(nodes, {"x": ["n", 5, 3]}, {"y": ["n", 5, 5]}, arrays)
+    assert sizes(check(model, arrays, values(4, 5, 3)))["w1"] == (3, 4)
+
+
+def test_a_graph_of_nothing_that_is_understood_stays() -> None:
+    arrays = {"w": values(3, 3)}
+    model = model_of([node("Einsum", ["x", "w"], "y", equation="ij,jk->ik")], {"x": ["n", 3]}, {"y": ["n", 3]}, arrays)
+    assert sizes(check(model, arrays, ROWS)) == {"w": (3, 3)}
+
+
 SHRINKING = {"mlp", "lenet", "vgg", "resnet", "mobilenet"}
 
 
