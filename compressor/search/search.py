@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compressor.admission import AdmittedModel
+from compressor.artifacts.points import Points
 from compressor.config import CompressionConfig
 from compressor.errors import Diverged
 from compressor.intake import Baseline
@@ -16,7 +17,6 @@ from compressor.progress import ProgressTracker
 from compressor.report import LogAlphaQuantiles, Training
 from compressor.search.control import GRADUAL_PART, train_control
 from compressor.search.network import Network, Tensors
-from compressor.search.points import Points
 from compressor.search.position import Position
 from compressor.search.work import FIT_COST, Allowance, Setting
 from compressor.selection.beta import Branch, first_beta, next_beta
