@@ -59,7 +59,7 @@ class Curve(BaseModel):
     architecture: str | None
     image_size: int | None
     output: str | None
-    numel: int = Field(ge=0)
+    numel: int = Field(ge=1)
     metric: str
     dense_metric: float
     tensors: tuple[TensorSpec, ...]

@@ -20,7 +20,7 @@ from compressor.search.network import Network, Tensors
 from compressor.search.position import Position
 from compressor.search.work import FIT_COST, Allowance, Setting
 from compressor.selection.beta import Branch, first_beta, next_beta
-from compressor.selection.curve import Candidate, choose, is_inside, threshold_of_count
+from compressor.selection.curve import Candidate, choose, is_inside, nearest, threshold_of_count
 from compressor.training.checkpoint import CheckpointFile, optimizer_tensors, restore_optimizer
 from compressor.training.fit import FitOptions, fine_tune, fit_posterior, posterior_optimizer
 from compressor.training.objective import Objective, Teacher
@@ -395,7 +395,7 @@ class Search:
         ratio = self._setting.config.target_ratio
         if ratio is None:
             return self._choose(self._position.curve)
-        return min(self._position.curve, key=lambda point: (abs(math.log(self._numel / max(1, point.nnz) / ratio)), -point.metric))
+        return nearest(self._position.curve, self._numel, ratio)
 
     def _measure(self) -> float:
         """The metric of what the whole module holds, on validation."""

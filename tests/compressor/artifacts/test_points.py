@@ -140,7 +140,7 @@ def test_a_header_that_says_otherwise_is_refused(path: Path) -> None:
     wrong = {
         "format_version": 2,
         "points": [],
-        "numel": -1,
+        "numel": 0,
         "dense_metric": "NaN",
         "tensors": [{"name": "w", "shape": [2**62], "dtype": "float32", "more": 1}],
     }
