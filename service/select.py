@@ -39,9 +39,7 @@ def select(
         target = out.absolute()
         check_target(target, force)
         if (target / REPORT).exists():
-            raise ClientError(
-                f"{target} holds a run, whose report would be wrong.", param="out", suggestion="Name another folder with --out."
-            )
+            raise ClientError(f"{target} holds a run and its report.", param="out", suggestion="Name another folder with --out.")
         problem = problem_of(run_into(target, trainer_input, console, SELECTION))
         if problem is not None:
             exit_with(problem, console)
