@@ -98,5 +98,5 @@ ROWS = DataReference(train="builtin:digits")
     [("compress", None, None), ("compress", ROWS, "c"), ("inspect", ROWS, None), ("inspect", None, "c"), ("select", None, None)],
 )
 def test_a_trainer_is_told_of_rows_and_of_a_curve_exactly_where_it_needs_them(kind, data, curve):
-    with pytest.raises(ValidationError, match="(compress needs data|select needs a curve), and no other kind takes any"):
+    with pytest.raises(ValidationError, match=r"(compress needs data|select needs a curve), and no other kind takes any"):
         TrainerInput(kind=kind, model=Path("m.onnx"), data=data, curve=curve, config=CompressionConfig())
