@@ -138,3 +138,19 @@ def test_sizes_that_are_open_to_the_last_leave_the_tensors_to_compare(
 
 def test_selection_schema_is_published_as_it_is() -> None:
     assert json.loads(files("compressor").joinpath("selection.schema.json").read_text()) == Selection.model_json_schema()
+
+
+def test_the_output_of_the_run_is_that_of_its_points(digits_job: DigitsJob, tmp_path: Path) -> None:
+    """What the curve's tensors are depends on it; only the run's own gives the same ones."""
+    model = onnx.load(digits_job.model)
+    model.graph.output.insert(0, onnx.helper.make_tensor_value_info("h1", onnx.TensorProto.FLOAT, ["n", 30]))
+    onnx.save(model, tmp_path / "two.onnx")
+    options = QUICK | {"epochs": 1, "second_round_epochs": 0, "fine_tune_epochs": 0, "thresholds": [0]}
+    compress(tmp_path / "two.onnx", digits_job.data, CompressionConfig.parse(options), tmp_path / "run")
+    curve = tmp_path / "run" / "curve.safetensors"
+    select(tmp_path / "two.onnx", curve, CompressionConfig(point=0), tmp_path / "out")
+    assert [output.name for output in onnx.load(tmp_path / "out" / "model.onnx").graph.output] == ["h1", "scores"]
+    with pytest.raises(InvalidArtifact, match="other tensors") as caught:
+        select(tmp_path / "two.onnx", curve, CompressionConfig(point=0, output="h1"), tmp_path / "other")
+    assert "output" in str(caught.value.suggestion)
+    assert not (tmp_path / "other").exists()
