@@ -31,6 +31,7 @@ class CompressionConfig(BaseModel):
         default=None,
         description="Deliver the model with this compression ratio, whatever its metric. Unset: the smallest one that the budget allows.",
     )
+    point: int | None = Field(default=None, ge=0, description="Of kind select: the number of the curve's point, from 0.")
     curve_ratios: tuple[Ratio, ...] = Field(
         strict=False, default=(), max_length=32, description="Compression ratios that get a point on the curve as well."
     )
@@ -195,6 +196,26 @@ def check_architecture(config: CompressionConfig, is_weights_alone: bool) -> Non
                     param=key,
                     suggestion="Leave it out.",
                 )
+
+
+CHOICES = ("point", "target_ratio", "max_metric_drop")
+
+
+def check_choice(config: CompressionConfig, is_selection: bool) -> None:
+    """Raises: InvalidConfig where a selection has not exactly one of the options that choose a point, or a run names a point."""
+    given = [key for key in CHOICES if getattr(config, key) is not None]
+    if is_selection and len(given) != 1:
+        raise InvalidConfig(
+            f"A selection needs exactly one of {', '.join(CHOICES)}; it has {' and '.join(given) or 'none'}.",
+            param=given[-1] if given else "point",
+            suggestion='Choose a point by its number, by a ratio or by a budget, for example {"point": 0}.',
+        )
+    if not is_selection and config.point is not None:
+        raise InvalidConfig(
+            "A point is chosen from the curve of a run that is over.",
+            param="point",
+            suggestion="Leave it out, or let kind be select.",
+        )
 
 
 def to_invalid_config(error: ValidationError) -> InvalidConfig:

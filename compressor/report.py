@@ -1,5 +1,7 @@
 """`Report`: what a run found, as one pydantic model; its JSON form is the artifact `report.json`. Imports no torch.
 
+`Selection` says the same of a point that was exported from the curve of a run; its JSON form is `selection.json`.
+
 Metrics are fractions. `numel` counts float tensors of the uploaded graph with two or more dimensions; `nnz` counts the
 nonzeros of those tensors in the delivered `model.onnx`, read back from disk.
 """
@@ -199,3 +201,18 @@ class Report(_Part):
         """Options of the client's that the delivered model does not fulfil; a budget by default is none."""
         budget = ["max_metric_drop"] if self.budget.source == "client" and not self.budget.met else []
         return budget + [gate.name for gate in self.gates if not gate.met]
+
+
+class Selection(_Part):
+    """A point of a run's curve, exported. No row was read: the metric is that which the run measured on its validation rows."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    verdict: str = Field(description="one sentence")
+    number: int = Field(description="of the point on the curve, from 0")
+    point: CurvePoint
+    metric: str = Field(description="name of the metric of `point`")
+    dense_metric: float = Field(description="of the uploaded model, on the same validation rows")
+    weights: Weights
+    parameters: Parameters
+    bytes: Bytes
+    sha256: dict[str, str] = Field(description="of the model, of the curve and of every artifact")

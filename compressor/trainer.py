@@ -30,7 +30,7 @@ from compressor.protocol import (
     Result,
     TrainerInput,
 )
-from compressor.report import Report
+from compressor.report import Report, Selection
 
 Emit = Callable[[BaseModel], None]
 Run = Callable[[Path, TrainerInput, Emit], int]
@@ -65,11 +65,15 @@ def _read_input(workdir: Path) -> TrainerInput:
 
 
 def _load(kind: Kind) -> Run:
-    """Imported here, since each kind would wait half a second for the libraries of the other."""
+    """Imported here, since each kind would wait half a second for the libraries of the others."""
     if kind == "inspect":
         from compressor.survey import inspect
 
         return partial(_inspect, inspect)
+    if kind == "select":
+        from compressor.export import select
+
+        return partial(_select, select)
     from compressor.pipeline import compress
 
     return partial(_compress, compress)
@@ -81,6 +85,13 @@ def _inspect(inspect: Callable[..., Inspection], workdir: Path, job: TrainerInpu
     with replacing(workdir / ARTIFACTS / INSPECTION) as path:
         path.write_text(found.model_dump_json(indent=1) + "\n")
     emit(Result(verdict=found.verdict))
+    return ExitCode.DONE
+
+
+def _select(select: Callable[..., Selection], workdir: Path, job: TrainerInput, emit: Emit) -> int:
+    assert job.curve is not None  # noqa: S101  TrainerInput has it for this kind
+    selection = select(workdir / job.model, workdir / job.curve, job.config, workdir / ARTIFACTS, emit)
+    emit(Result(verdict=selection.verdict))
     return ExitCode.DONE
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compressor.admission import AdmittedModel
+from compressor.artifacts.points import Points
 from compressor.config import CompressionConfig
 from compressor.errors import Diverged
 from compressor.intake import Baseline
@@ -16,11 +17,10 @@ from compressor.progress import ProgressTracker
 from compressor.report import LogAlphaQuantiles, Training
 from compressor.search.control import GRADUAL_PART, train_control
 from compressor.search.network import Network, Tensors, count_live
-from compressor.search.points import Points
 from compressor.search.position import Position
 from compressor.search.work import FIT_COST, Allowance, Setting
 from compressor.selection.beta import Branch, first_beta, next_beta
-from compressor.selection.curve import Candidate, choose, is_inside, threshold_of_count
+from compressor.selection.curve import Candidate, choose, is_inside, nearest, threshold_of_count
 from compressor.training.checkpoint import CheckpointFile, optimizer_tensors, restore_optimizer
 from compressor.training.fit import FitOptions, fine_tune, fit_posterior, posterior_optimizer
 from compressor.training.objective import Objective, Teacher
@@ -425,7 +425,7 @@ class Search:
         ratio = self._setting.config.target_ratio
         if ratio is None:
             return self._choose(self._position.curve)
-        return min(self._position.curve, key=lambda point: (abs(math.log(self._numel / max(1, point.nnz) / ratio)), -point.metric))
+        return nearest(self._position.curve, self._numel, ratio)
 
     def _measure(self) -> float:
         """The metric of what the whole module holds, on validation."""
