@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks.groups`: whole neurons and filters that go under ARD over groups, and what is left when they are cut out.
 
-LeNet-5 and LeNet-300-100 with `group_prior: ard`; the delivered graph loses its dead units exactly (compressor.structure), and its parameters
-are counted as dense ones. Exits 1 where a median misses its line.
+LeNet-5 and LeNet-300-100 with `group_prior: ard`. The delivered graph loses its dead units exactly (compressor.structure), and its
+parameters are counted as dense ones. Exits 1 where a median misses its line.
 """
 
 import argparse
