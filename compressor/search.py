@@ -13,11 +13,10 @@ from compressor.graph.module import OnnxModule
 from compressor.intake import Baseline
 from compressor.progress import ProgressTracker
 from compressor.report import LogAlphaQuantiles, Training
-from compressor.selection.curve import Candidate, choose, is_inside
+from compressor.selection.curve import Candidate, choose
 from compressor.selection.magnitude import magnitude_masks
 from compressor.training.checkpoint import CheckpointFile, optimizer_tensors, restore_optimizer
 from compressor.training.fit import FineTuneOptions, FitOptions, fine_tune, fit_posterior, posterior_optimizer
-from compressor.training.rows import count_correct
 from compressor.training.schedule import Schedule
 from compressor.training.seeds import derive_seed
 from compressor.training.steps import Probe, tensor_scales
@@ -216,7 +215,7 @@ class Search:
 
     def _next_branch(self) -> None:
         position = self._position
-        inside = any(is_inside(point, self._baseline.dense.value, self._baseline.max_metric_drop) for point in position.curve)
+        inside = any(self._baseline.is_inside(point.metric) for point in position.curve)
         if inside or position.branch == self._config.max_beta_halvings:
             position.finished = True
         else:
@@ -238,7 +237,7 @@ class Search:
         others = self._nnz() - sum(int(weight.count_nonzero()) for weight in prunable.values())
         metric = self._fine_tune_under(magnitude_masks(prunable, max(0, chosen.nnz - others)))
         control = self._copy_tensors()
-        wins = metric > chosen.metric
+        wins = self._baseline.is_better(metric, chosen.metric)
         self._set_tensors(control if wins else self._best)
         return Outcome(
             delivered="magnitude" if wins else "variational",
@@ -252,12 +251,12 @@ class Search:
         )
 
     def _fine_tune_under(self, masks: Mapping[str, Tensor]) -> float:
-        """Fine-tunes the module in place, with the same batches for every mask. Returns: accuracy on validation."""
+        """Fine-tunes the module in place, with the same batches for every mask. Returns: the metric on validation."""
         seed = derive_seed(self._config.seed, "fine_tune")
         schedule, baseline = self._schedule, self._baseline
         options = FineTuneOptions(self._training.fine_tune_step_size, schedule.batch_size, schedule.fine_tune_epochs, seed)
         fine_tune(self._module, masks, self._scales, baseline.readout, baseline.train, options, on_step=self._tracker.advance)
-        return count_correct(self._module, baseline.readout, baseline.validation, schedule.batch_size) / len(baseline.validation)
+        return baseline.measure(self._module)
 
     # Bookkeeping
 
@@ -281,10 +280,10 @@ class Search:
 
     def _add(self, candidate: Candidate, log_alpha: Mapping[str, Tensor]) -> None:
         """Puts a point on the curve, and keeps its tensors where it is the best so far."""
-        position = self._position
+        position, baseline = self._position, self._baseline
         position.curve.append(candidate)
         self._tracker.advance(0.0, {"threshold": candidate.threshold, "nnz": candidate.nnz, "metric": candidate.metric})
-        if choose(position.curve, self._baseline.dense.value, self._baseline.max_metric_drop) is candidate:
+        if choose(position.curve, baseline.kind, baseline.dense.value, baseline.max_metric_drop) is candidate:
             position.chosen = len(position.curve) - 1
             position.log_alpha = {name: _quantiles(values) for name, values in log_alpha.items()}
             self._best = self._copy_tensors()

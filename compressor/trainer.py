@@ -97,7 +97,7 @@ def _compress(compress: Callable[..., Report], workdir: Path, job: TrainerInput,
     if report.gate_met:
         emit(Result(verdict=report.verdict))
         return ExitCode.DONE
-    emit(Result(verdict=report.verdict, problem=GateNotMet(report.verdict, **_GATE_ADVICE).to_problem()))
+    emit(Result(verdict=report.verdict, problem=_gate_not_met(report).to_problem()))
     return ExitCode.GATE_NOT_MET
 
 
@@ -108,10 +108,12 @@ def _fail(error: Exception, emit: Emit) -> int:
     return ExitCode.CLIENT_ERROR if isinstance(failure, ClientError) else ExitCode.FAILED
 
 
-_GATE_ADVICE = {
-    "param": "max_metric_drop",
-    "suggestion": "Allow a larger drop, give more rows, or take the delivered point: every artifact and the curve are there.",
-}
+def _gate_not_met(report: Report) -> GateNotMet:
+    return GateNotMet(
+        report.verdict,
+        param="max_metric_drop" if report.budget.direction == "maximize" else "max_metric_drop_relative",
+        suggestion="Allow a larger drop, give more rows, or take the delivered point: every artifact and the curve are there.",
+    )
 
 
 def _located(workdir: Path, data: DataReference | None) -> DataReference:

@@ -1,7 +1,9 @@
-"""The accuracy-size curve of a run, and the choice of the delivered point under the accuracy budget."""
+"""The curve of metric over size of a run, and the choice of the delivered point under the budget."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from compressor.selection.metric import MetricKind
 
 
 @dataclass(frozen=True)
@@ -14,14 +16,9 @@ class Candidate:
     metric: float
 
 
-def is_inside(candidate: Candidate, dense_metric: float, max_metric_drop: float) -> bool:
-    """Whether the point loses no more than the budget. A hair of slack: 0.97 - 0.005 is not 0.965 in binary."""
-    return candidate.metric >= dense_metric - max_metric_drop - 1e-9
-
-
-def choose(candidates: Sequence[Candidate], dense_metric: float, max_metric_drop: float) -> Candidate:
-    """The smallest point inside the budget; where none is inside, the most accurate one (of equals, the smaller)."""
-    inside = [point for point in candidates if is_inside(point, dense_metric, max_metric_drop)]
+def choose(candidates: Sequence[Candidate], kind: MetricKind, dense_metric: float, max_metric_drop: float) -> Candidate:
+    """The smallest point inside the budget; where none is inside, the one with the best metric (of equals, the smaller)."""
+    inside = [point for point in candidates if kind.is_inside(point.metric, dense_metric, max_metric_drop)]
     if inside:
-        return min(inside, key=lambda point: (point.nnz, -point.metric))
-    return max(candidates, key=lambda point: (point.metric, -point.nnz))
+        return min(inside, key=lambda point: (point.nnz, kind.loss(dense_metric, point.metric)))
+    return min(candidates, key=lambda point: (kind.loss(dense_metric, point.metric), point.nnz))

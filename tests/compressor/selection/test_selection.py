@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from compressor.selection.accuracy import accuracy, default_budget, guessing_accuracy, wilson_interval
 from compressor.selection.curve import Candidate, choose
 from compressor.selection.magnitude import magnitude_masks
+from compressor.selection.metric import ACCURACY
 
 
 @given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -38,13 +39,13 @@ CURVE = [
 
 
 def test_the_smallest_point_inside_the_budget_is_taken():
-    assert choose(CURVE, dense_metric=0.97, max_metric_drop=0.005) == CURVE[1]  # exactly on the line is inside
-    assert choose(CURVE, dense_metric=0.97, max_metric_drop=0.0) == CURVE[3]
-    assert choose(CURVE, dense_metric=0.97, max_metric_drop=0.5) == CURVE[0]
+    assert choose(CURVE, ACCURACY, dense_metric=0.97, max_metric_drop=0.005) == CURVE[1]  # exactly on the line is inside
+    assert choose(CURVE, ACCURACY, dense_metric=0.97, max_metric_drop=0.0) == CURVE[3]
+    assert choose(CURVE, ACCURACY, dense_metric=0.97, max_metric_drop=0.5) == CURVE[0]
 
 
 def test_with_no_point_inside_the_most_accurate_and_of_equals_the_smaller_is_taken():
-    assert choose(CURVE, dense_metric=0.99, max_metric_drop=0.001) == CURVE[3]
+    assert choose(CURVE, ACCURACY, dense_metric=0.99, max_metric_drop=0.001) == CURVE[3]
 
 
 @given(
