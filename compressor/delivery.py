@@ -49,6 +49,7 @@ from compressor.selection.curve import Candidate
 MODEL, WEIGHTS, SPLIT, REPORT = "model.onnx", "weights.safetensors", "split.npz", "report.json"
 
 _VERIFIED_ROWS = 256
+_QUANTISED = 4.0  # times smaller, float32 as 8 bits
 _PACKAGES = ("bayespress", "torch", "onnx", "onnxruntime", "numpy", "datasets")
 
 # How a sentence calls a metric, and a value of it.
@@ -292,9 +293,10 @@ def _verdict(weights: Weights, measured: Measured, budget: Budget, redundancy: R
         sentence += ", measured on rows that the dense model has probably seen, which flatters it" if carved else ""
     if redundancy.over_parameterised:
         return sentence + "."
+    quantised = "is the alternative" if bytes_.size_ratio < _QUANTISED else "alone would have won nearly as much"
     return (
         f"{sentence}. This model is not over-parameterised for these data: {redundancy.evidence}; 8-bit quantisation (4 times smaller) "
-        "is the alternative."
+        f"{quantised}."
     )
 
 

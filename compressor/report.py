@@ -189,8 +189,9 @@ class Redundancy(_Part):
 
     Weights that a matrix product applies to an input feature of one and the same value in all training rows (a border pixel) carry nothing,
     and any method drops them; `numel` and `nnz` leave them out. Over-parameterised: inside the budget, no more than 1 weight in 10 of the
-    others is left, and model.onnx is less than half of the upload. With more left, an index beside each value makes the sparse file about
-    as large as 8-bit quantisation makes the dense one.
+    others is left, and model.onnx is less than half of the upload. With more left, the sparse file, which keeps an index beside each value,
+    wins about what 8-bit quantisation wins on any model. On MNIST a logistic regression comes to 4.9 by this ratio, 784-16-10 to 6.4,
+    LeNet-300-100 to more than 60.
     """
 
     over_parameterised: bool
