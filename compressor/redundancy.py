@@ -11,6 +11,7 @@ from compressor.admission import AdmittedModel
 from compressor.artifacts import runtime
 from compressor.data.dataset import Dataset
 from compressor.data.scaling import ImageScaling, to_tensor
+from compressor.errors import UnsupportedModel
 from compressor.graph.entry import matrices_at_input
 from compressor.graph.reader import read_graph
 from compressor.report import Redundancy
@@ -76,19 +77,31 @@ def constant_weights(upload: AdmittedModel, train: Dataset, scaling: ImageScalin
     tensors = upload.module.tensors()
     matrices = [name for name in upload.module.weight_names if tensors[name].ndim == 2 and name in axes]
     nodes = read_graph(upload.inference).needed_nodes([upload.module.output.name])
-    inputs = {spec.name for spec in upload.module.inputs}
+    inputs = [spec.name for spec in upload.module.inputs]
+    at_input = matrices_at_input(nodes, matrices, inputs)
+    if not at_input:
+        return {}
     extremes = [to_tensor(np.stack([array.min(axis=0), array.max(axis=0)]), scaling).numpy() for array in train.inputs]
-    values = dict(zip((spec.name for spec in upload.module.inputs), extremes, strict=True))
     found = {}
-    for name, value in matrices_at_input(nodes, matrices, inputs).items():
-        if value not in values:
-            graph = onnx.ModelProto()
-            graph.CopyFrom(upload.inference)
-            graph.graph.output.append(onnx.ValueInfoProto(name=value))
-            values[value] = runtime.run(graph.SerializeToString(), extremes, output=value)
-        features = values[value].reshape(-1, values[value].shape[-1])
+    for name, value in at_input.items():
+        values = extremes[inputs.index(value)] if value in inputs else _run_to(value, upload.inference, extremes)
+        if values is None:
+            continue
+        features = values.reshape(-1, values.shape[-1])
         same = (features == features[0]).all(axis=0)
         mask = np.zeros(tuple(tensors[name].shape), dtype=bool)
         mask.swapaxes(1 - axes[name], 0)[same] = True
         found[name] = mask
     return found
+
+
+def _run_to(value: str, model: onnx.ModelProto, rows: list[npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
+    """A value inside the graph; None where it is of a type that numpy does not know. No run should fail of this at its end."""
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    del part.graph.output[:]
+    part.graph.output.append(onnx.ValueInfoProto(name=value))
+    try:
+        return runtime.run(part.SerializeToString(), rows, output=value)
+    except UnsupportedModel:
+        return None

@@ -307,6 +307,33 @@ def test_weights_of_pixels_that_never_change_do_not_count(digits_job, classified
     assert redundancy.ratio == pytest.approx(redundancy.numel / redundancy.nnz)
 
 
+def test_features_are_found_behind_what_normalises_and_flattens_them(tmp_path):
+    """Pixels [N, 1, 4, 4] as bytes, of which the first row of four never changes; normalised by the graph itself."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (400, 1, 4, 4), dtype=np.uint8)
+    pixels[:, :, 0] = 7
+    nodes = [
+        helper.make_node("Sub", ["x", "mean"], ["centred"]),
+        helper.make_node("Flatten", ["centred"], ["flat"]),
+        helper.make_node("Transpose", ["w"], ["turned"]),
+        helper.make_node("MatMul", ["flat", "turned"], ["scores"]),
+    ]
+    weight = generator.normal(size=(2, 16)).astype(np.float32)
+    arrays = {"w": weight, "mean": np.full((1, 1, 4, 4), 0.5, np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "pixels",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, 4, 4])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "model.onnx")
+    y = ((pixels / 255 - 0.5).reshape(400, 16) @ weight.T).argmax(1)
+    np.savez(tmp_path / "rows.npz", x=pixels, y=y)
+    report = run(tmp_path / "model.onnx", tmp_path / "rows.npz", tmp_path / "out", **BRIEF, image_scaling="unit")
+    assert report.redundancy.num_constant == 8
+
+
 def test_a_model_with_nothing_to_spare_is_told_so(tmp_path):
     """A linear map of eight features, all of which count; half of the 64 inputs are dead, which is no merit of any pruning."""
     generator = np.random.default_rng(0)
