@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,9 +28,11 @@ from compressor.intake import Baseline, to_arrays
 from compressor.protocol import DataReference
 from compressor.redundancy import constant_weights, judge_redundancy
 from compressor.report import (
+    Branch,
     Budget,
     Bytes,
     CurvePoint,
+    Gate,
     Inputs,
     Latency,
     Layer,
@@ -48,6 +51,7 @@ from compressor.selection.curve import Candidate
 
 MODEL, WEIGHTS, SPLIT, REPORT = "model.onnx", "weights.safetensors", "split.npz", "report.json"
 
+_RATIO_SLACK = 1e-3  # fine-tuning may bring a weight or two to exactly 0, or not
 _VERIFIED_ROWS = 256
 _QUANTISED = 4.0  # times smaller, float32 as 8 bits
 _PACKAGES = ("bayespress", "torch", "onnx", "onnxruntime", "numpy", "datasets")
@@ -170,6 +174,11 @@ def make_report(
         bytes=measured.bytes,
         latency=measured.latency,
         curve=[_curve_point(point, outcome, weights.numel) for point in outcome.curve],
+        branches=[
+            Branch(beta=branch.beta, nnz=branch.nnz, num_points=sum(point.beta == branch.beta for point in outcome.curve))
+            for branch in outcome.branches
+        ],
+        gates=_gates(config, weights, measured),
         inputs=Inputs(
             task=baseline.readout.task,
             unlabelled=unlabelled,
@@ -261,10 +270,26 @@ def _budget(config: CompressionConfig, baseline: Baseline, upload: AdmittedModel
     )
 
 
+def _gates(config: CompressionConfig, weights: Weights, measured: Measured) -> list[Gate]:
+    ratio, size, latency = weights.compression_ratio, measured.bytes.artifacts[MODEL], measured.latency.delivered.median_ms
+    found = []
+    if config.target_ratio is not None:
+        met = ratio >= config.target_ratio * (1 - _RATIO_SLACK)
+        found.append(Gate(name="target_ratio", limit=config.target_ratio, value=ratio, met=met))
+    if config.min_ratio is not None:
+        found.append(Gate(name="min_ratio", limit=config.min_ratio, value=ratio, met=ratio >= config.min_ratio))
+    if config.max_bytes is not None:
+        found.append(Gate(name="max_bytes", limit=config.max_bytes, value=size, met=size <= config.max_bytes))
+    if config.max_latency_ms is not None:
+        found.append(Gate(name="max_latency_ms", limit=config.max_latency_ms, value=latency, met=latency <= config.max_latency_ms))
+    return found
+
+
 def _curve_point(point: Candidate, outcome: Outcome, numel: int) -> CurvePoint:
     return CurvePoint(
         beta=point.beta,
-        threshold=point.threshold,
+        threshold=point.threshold if math.isfinite(point.threshold) else None,
+        layer_thresholds=point.layer_thresholds,
         nnz=point.nnz,
         compression_ratio=numel / max(1, point.nnz),
         metric=point.metric,

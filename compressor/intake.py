@@ -14,6 +14,7 @@ from torch import Tensor
 from compressor.admission import check_parity, training_cost
 from compressor.config import CompressionConfig, Task
 from compressor.data.dataset import Array, Dataset, Parts
+from compressor.data.images import channel_axis
 from compressor.data.labels import Targets
 from compressor.data.scaling import SCALINGS, ImageScaling, scale_and_offset, to_tensor
 from compressor.errors import (
@@ -31,8 +32,9 @@ from compressor.report import MetricValue
 from compressor.selection.accuracy import accuracy, default_budget, guessing_accuracy
 from compressor.selection.metric import ACCURACY, AGREEMENT, DEVIATION, RMSE, MetricKind
 from compressor.selection.regression import guessing_rmse, rmse
+from compressor.training.augmentation import augment_images
 from compressor.training.readout import Readout, count_columns, count_values, read_head, readings_of
-from compressor.training.rows import Rows, count_correct, self_labelled, squared_errors
+from compressor.training.rows import Inputs, Rows, count_correct, self_labelled, squared_errors
 from compressor.training.schedule import SMALLEST_DEFAULT_BATCH_SIZE, default_batch_size
 
 _PROBE_ROWS = 1000  # training rows that choose the scaling and show whether the model knows anything of these data
@@ -104,7 +106,8 @@ def measure_baseline(
     Raises:
         ShapeMismatch: the model does not run on these rows.
         LabelOutOfRange, UnsupportedTask: what only a run shows where the graph declares no output shape.
-        InvalidConfig: a budget of the other task; pixels without labels and without `image_scaling`.
+        InvalidConfig: a budget of the other task; pixels without labels and without `image_scaling`; augmentation of rows that are no
+            images.
         UnsupportedModel: ONNX Runtime does not run the model, or gives another output than our interpreter.
         GraphTooLarge: a training step takes more memory than there is, with the configured batch size or, by default, with two rows.
         NotBetterThanGuessing: the 95 % interval of the accuracy reaches down to that of always naming the most frequent class; the RMSE
@@ -139,6 +142,7 @@ def measure_baseline(
     if readout.task == "regression":
         noise = dense.value if kind is RMSE else drop if probe.labels is None else probe_metric(scaling).value
         readout = replace(readout, variance=max(noise**2, _SMALLEST_VARIANCE))
+    train = replace(train, augment=_augmentation(parts.train, config))
     return Baseline(readout, scaling, train, validation, batch_size, cost, dense, drop, kind, labelled=parts.train.labels is not None)
 
 
@@ -153,6 +157,31 @@ def to_rows(dataset: Dataset, scaling: ImageScaling | None, device: torch.device
 def to_arrays(dataset: Dataset, scaling: ImageScaling | None) -> list[npt.NDArray[Any]]:
     """A few rows as the model takes them, in numpy."""
     return [to_tensor(array, scaling).numpy() for array in dataset.inputs]
+
+
+def _augmentation(train: Dataset, config: CompressionConfig) -> Callable[[Inputs], Inputs] | None:
+    """Raises: InvalidConfig where it is wanted and no input is an image of rows and columns."""
+    if not config.augmentation:
+        return None
+    axes = [_height_axis(array) for array in train.inputs]
+    if not any(axes):
+        raise InvalidConfig(
+            "No input of this model takes images with rows and columns, so there is nothing to shift, flip or crop.",
+            param="augmentation",
+            suggestion="Leave it out.",
+        )
+
+    def augment(inputs: Inputs) -> Inputs:
+        return tuple(augment_images(part, config.augmentation, axis) if axis else part for part, axis in zip(inputs, axes, strict=True))
+
+    return augment
+
+
+def _height_axis(array: Array) -> int | None:
+    """Of a batch of images, [N, H, W], [N, C, H, W] or [N, H, W, C]; None for other rows."""
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        return None
+    return 2 if array.ndim == 4 and channel_axis(array.shape[1:]) == 0 else 1
 
 
 _Scale = tuple[Tensor, Tensor] | None

@@ -67,7 +67,7 @@ def compress(
 
     store = CheckpointFile(checkpoint, _fingerprint(model_path, data, config, schedule), device, on_checkpoint)
     with sensible_threads(baseline.cost.flops):
-        outcome = Search(model.module, baseline, config, schedule, tracker, store).run()
+        outcome = Search(model, baseline, config, schedule, tracker, store).run()
 
     tracker.enter("write")
     write_artifacts(out_dir, model, outcome, parts)

@@ -58,6 +58,15 @@ class Budget(_Part):
     met: bool
 
 
+class Gate(_Part):
+    """A condition that the client set on the delivered model; where one is not met the job ends `failed_gate`, with everything kept."""
+
+    name: Literal["min_ratio", "max_bytes", "max_latency_ms", "target_ratio"]
+    limit: float
+    value: float
+    met: bool
+
+
 class LogAlphaQuantiles(_Part):
     q05: float
     q25: float
@@ -140,11 +149,20 @@ class CurvePoint(_Part):
     """One point of the metric-size curve, after masked fine-tuning; `metric` is on validation. None is chosen where magnitude won."""
 
     beta: float
-    threshold: float
+    threshold: float | None = Field(description="on log_alpha; null where everything is kept")
+    layer_thresholds: dict[str, float] = Field(description="of tensors that were cut by themselves, in place of `threshold`")
     nnz: int
     compression_ratio: float
     metric: float
     chosen: bool
+
+
+class Branch(_Part):
+    """One weight of the KL term that was tried. Where its first round lost too much it was given up, and has no point on the curve."""
+
+    beta: float
+    num_points: int
+    nnz: int | None = Field(description="of its smallest point inside the budget; null where none is")
 
 
 class CalibrationValue(_Part):
@@ -225,7 +243,7 @@ class Training(_Part):
     log_alpha_init: float
     step_size: float = Field(description="Adam's initial step in units of the tensor's root mean square")
     batch_size: int
-    epochs: int = Field(description="of one branch")
+    epochs: list[int] = Field(description="of the rounds of one branch")
     fine_tune_epochs: int
     fine_tune_step_size: float
 
@@ -261,11 +279,20 @@ class Report(_Part):
     bytes: Bytes
     latency: Latency
     curve: list[CurvePoint]
+    branches: list[Branch]
+    gates: list[Gate]
     inputs: Inputs
     training: Training
     provenance: Provenance
 
     @property
     def gate_met(self) -> bool:
-        """Whether the run ends well: a budget that the client set was met, or there was only the default one."""
-        return self.budget.met or self.budget.source == "default"
+        """Whether the run ends well: whatever the client set was met."""
+        return not self.missed_gates
+
+    @property
+    def missed_gates(self) -> list[str]:
+        """Options of the client's that the delivered model does not fulfil; a budget by default is none."""
+        option = "max_metric_drop" if self.budget.direction == "maximize" else "max_metric_drop_relative"
+        budget = [option] if self.budget.source == "client" and not self.budget.met else []
+        return budget + [gate.name for gate in self.gates if not gate.met]

@@ -97,7 +97,9 @@ def _compress(compress: Callable[..., Report], workdir: Path, job: TrainerInput,
     if report.gate_met:
         emit(Result(verdict=report.verdict))
         return ExitCode.DONE
-    emit(Result(verdict=report.verdict, problem=_gate_not_met(report).to_problem()))
+    gate = report.missed_gates[0]
+    detail = report.verdict if gate.startswith("max_metric_drop") else f"{gate} was not met: {report.verdict}"
+    emit(Result(verdict=report.verdict, problem=GateNotMet(detail, param=gate, suggestion=_GATE_ADVICE[gate]).to_problem()))
     return ExitCode.GATE_NOT_MET
 
 
@@ -108,12 +110,15 @@ def _fail(error: Exception, emit: Emit) -> int:
     return ExitCode.CLIENT_ERROR if isinstance(failure, ClientError) else ExitCode.FAILED
 
 
-def _gate_not_met(report: Report) -> GateNotMet:
-    return GateNotMet(
-        report.verdict,
-        param="max_metric_drop" if report.budget.direction == "maximize" else "max_metric_drop_relative",
-        suggestion="Allow a larger drop, give more rows, or take the delivered point: every artifact and the curve are there.",
-    )
+_KEPT = "or take the delivered point: every artifact and the curve are there."
+_GATE_ADVICE = {
+    "max_metric_drop": f"Allow a larger drop, give more rows, {_KEPT}",
+    "max_metric_drop_relative": f"Allow a larger rise, give more rows, {_KEPT}",
+    "target_ratio": f"Too many weights are of kinds that are not pruned. Ask for a lower ratio, {_KEPT}",
+    "min_ratio": f"Allow a larger drop of the metric or a lower ratio, {_KEPT}",
+    "max_bytes": f"Allow a larger drop of the metric or more bytes, {_KEPT}",
+    "max_latency_ms": f"Zeros alone do not make stock runtimes faster. Allow more time, {_KEPT}",
+}
 
 
 def _located(workdir: Path, data: DataReference | None) -> DataReference:

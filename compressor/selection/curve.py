@@ -1,19 +1,26 @@
 """The curve of metric over size of a run, and the choice of the delivered point under the budget."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
 
 from compressor.selection.metric import MetricKind
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One fine-tuned point: `metric` is on validation, `nnz` counts the nonzero elements of the weight tensors."""
+    """One fine-tuned point: `metric` is on validation, `nnz` counts the nonzero elements of the weight tensors.
+
+    A weight is kept where its log_alpha is below `threshold`, or below that of its own tensor in `layer_thresholds`.
+    """
 
     beta: float
     threshold: float
     nnz: int
     metric: float
+    layer_thresholds: dict[str, float] = field(default_factory=dict)
 
 
 def choose(candidates: Sequence[Candidate], kind: MetricKind, dense_metric: float, max_metric_drop: float) -> Candidate:
@@ -22,3 +29,11 @@ def choose(candidates: Sequence[Candidate], kind: MetricKind, dense_metric: floa
     if inside:
         return min(inside, key=lambda point: (point.nnz, kind.loss(dense_metric, point.metric)))
     return min(candidates, key=lambda point: (kind.loss(dense_metric, point.metric), point.nnz))
+
+
+def threshold_of_count(log_alpha: Mapping[str, Tensor], count: int) -> float:
+    """The threshold below which exactly `count` weights lie, those of lowest log_alpha; where several are equal there, fewer."""
+    values = torch.cat([tensor.flatten() for tensor in log_alpha.values()])
+    if count >= len(values):
+        return float("inf")
+    return float(values.kthvalue(count + 1).values)

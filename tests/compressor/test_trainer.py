@@ -22,7 +22,7 @@ from compressor.protocol import (
     TrainerInput,
 )
 
-QUICK = {"epochs": 6, "fine_tune_epochs": 2, "thresholds": [1], "max_beta_halvings": 0}
+QUICK = {"epochs": 6, "fine_tune_epochs": 2, "thresholds": [1], "max_branches": 1}
 
 
 def run_trainer(workdir: Path, model: Path, data: DataReference | None, config: dict[str, object]) -> tuple[int, list[object]]:

@@ -83,6 +83,16 @@ def test_a_regression_is_a_gaussian_of_its_variance():
     assert readout.squared_errors(output, labels).tolist() == [2.0, 0.5]
 
 
+@pytest.mark.parametrize("head", ["scores", "sigmoid"])
+def test_the_divergence_of_a_regression_is_that_of_its_gaussians(head):
+    """KL between Gaussians of one variance is half the squared distance of their means over it."""
+    logits, teacher = torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([[1.0, 4.0], [2.0, 5.0]])
+    means = [values.sigmoid() if head == "sigmoid" else values for values in (logits, teacher)]
+    gaussians = [torch.distributions.Normal(mean, 0.5**0.5) for mean in means]
+    expected = torch.distributions.kl_divergence(gaussians[1], gaussians[0]).sum(1).mean()
+    assert float(Readout(head, 0, variance=0.5).mean_divergence(logits, teacher, 2.0)) == pytest.approx(float(expected), rel=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])
 def test_a_regression_of_one_number_has_one_column(shape):
     readout, output = Readout("scores", 0, variance=1.0), torch.arange(3.0).reshape(shape)
