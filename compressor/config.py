@@ -147,13 +147,13 @@ class CompressionConfig(BaseModel):
 
     # The optimiser
     epochs: int | None = Field(
-        default=None, ge=1, le=10_000, description="Epochs of the first round of a branch. Unset: about 2,600 steps, 3 to 40."
+        default=None, ge=1, le=10_000, description="Epochs of the first round of a branch. Unset: about 2,600 steps, 3 to 30."
     )
     second_round_epochs: int | None = Field(
         default=None,
         ge=0,
         le=10_000,
-        description="Epochs of the second round, on what the first one left; 0: no second round. Unset: about 8,600 steps, 8 to 120.",
+        description="Epochs of the second round, on what the first one left; 0: no second round. Unset: about 8,600 steps, 8 to 80.",
     )
     batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Rows per step. Unset: by the number of training rows.")
     step_size: float | None = Field(

@@ -15,7 +15,7 @@ from compressor.intake import Baseline
 from compressor.progress import ProgressTracker
 from compressor.report import LogAlphaQuantiles, Training
 from compressor.search.control import GRADUAL_PART, train_control
-from compressor.search.network import Network, Tensors
+from compressor.search.network import Network, Tensors, count_live
 from compressor.search.points import Points
 from compressor.search.position import Position
 from compressor.search.work import FIT_COST, Allowance, Setting
@@ -35,11 +35,14 @@ _SECOND_WARMUP_FRACTION = 0.2
 _FINE_TUNE_PART = 0.05
 _KEPT_AFTER_A_ROUND = 3.0  # log_alpha: beyond it a weight is 95 % noise (Molchanov et al. 2017)
 
+_NEVER_ALIVE = 100.0
+
 _SMALLER_STEP = 0.3  # after a branch that diverged in spite of the probe
 _MAX_SMALLER_STEPS = 3
 
 _SAME_SIZE = 0.02  # points closer than this are one
 _FURTHER, _MAX_FURTHER = 1.15, 4  # beyond the strictest threshold, as long as the budget holds
+_RATIO_SLACK = 1e-3  # to which a wanted ratio is met
 _LARGEST_LAYERS, _LAYER_PART = 3, 0.85  # what is left of a layer that is cut by itself
 _HOPELESS_BUDGETS, _HOPELESS_DROP = 4.0, 0.02  # lost before the fine-tuning: no point of this branch will be inside
 _HOPELESS_RISE = 0.5  # of an RMSE, as a part of it, in place of the drop
@@ -256,6 +259,8 @@ class Search:
         if config.target_ratio is not None:
             return
         yield from ((threshold, {}) for threshold in sorted(config.thresholds))
+        if not self._resolves_budget:
+            return
         for _ in range(_MAX_FURTHER):
             smallest = min(self._branch_curve(), key=lambda point: point.nnz, default=None)
             if smallest is None or not self._is_inside(smallest):
@@ -272,8 +277,21 @@ class Search:
             yield best.threshold, limits
 
     def _threshold_of_ratio(self, log_alpha: Tensors, ratio: float) -> float:
+        """The threshold that leaves the N / ratio weights of lowest log_alpha, not counting those that are on no path to the output."""
+        wanted = int(self._numel / ratio)
+
+        def live(count: int) -> int:
+            threshold = threshold_of_count(log_alpha, count)
+            pruned = self._start | {name: self._start[name] * (values < threshold) for name, values in log_alpha.items()}
+            return count_live(self._whole, self._setting.model.proto, pruned)
+
         others = sum(int(t.count_nonzero()) for name, t in self._start.items() if t.ndim >= 2 and name not in log_alpha)
-        return threshold_of_count(log_alpha, max(0, int(self._numel / ratio) - others))
+        low = max(0, wanted - others)
+        high = 2 * low
+        while high - low > max(1, int(_RATIO_SLACK * low)):
+            middle = (low + high) // 2
+            low, high = (middle, high) if live(middle) <= wanted else (low, middle)
+        return threshold_of_count(log_alpha, low)
 
     def _has_this_size(self, masks: Mapping[str, Tensor]) -> bool:
         """Whether this branch has a point of almost the same size; it is not worth another one."""
@@ -316,6 +334,8 @@ class Search:
         inside = [point.nnz for point in self._branch_curve() if self._is_inside(point)]
         position.branches.append(Branch(position.beta, min(inside, default=None)))
         following = next_beta(position.branches) if config.target_ratio is None else None
+        if following is not None and following > position.beta and not self._resolves_budget:
+            following = None
         out_of_time = bool(position.curve) and self._allowance.left() < 2 * (len(position.rounds) + position.fine_tune_epochs)
         if following is None or len(position.branches) >= config.max_branches or out_of_time:
             position.finished = True
@@ -377,6 +397,15 @@ class Search:
         """That will be fine-tuned in a branch, the control among them; about."""
         config = self._setting.config
         return 1 + len(config.curve_ratios) + (1 if config.target_ratio is not None else len(config.thresholds))
+
+    @property
+    def _resolves_budget(self) -> bool:
+        """Whether validation has rows enough to tell a model inside the budget from one that is not.
+
+        Where it has not, the best of many points would be the luckiest: thresholds that the posterior gives are tried, and nothing beyond.
+        """
+        low, high = self._setting.baseline.dense.interval
+        return (high - low) / 2 <= self._setting.baseline.max_metric_drop
 
     def _first_beta(self) -> float:
         return self._setting.config.beta or first_beta(self._setting.num_rows, self._numel)
@@ -472,7 +501,8 @@ def _count_nonzero(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _merged(log_alpha: Tensor, earlier: Tensor | None) -> Tensor:
-    return log_alpha if earlier is None else torch.where(log_alpha.isinf(), earlier, log_alpha)
+    """Where a weight is gone, what it had when it went; of one that has never done anything, a number beyond all others."""
+    return log_alpha.clamp_max(_NEVER_ALIVE) if earlier is None else torch.where(log_alpha.isinf(), earlier, log_alpha)
 
 
 def _quantiles(values: Tensor) -> LogAlphaQuantiles:

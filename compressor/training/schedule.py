@@ -6,7 +6,7 @@ from compressor.config import CompressionConfig
 
 # LeNet-300-100 at batch 256: 12 and 40 epochs, after which its compression has levelled off (tests.benchmarks.lenet).
 _STEPS = (2600, 8600)
-_EPOCHS_AT_LEAST, _EPOCHS_AT_MOST = (3, 8), (40, 120)
+_EPOCHS_AT_LEAST, _EPOCHS_AT_MOST = (3, 8), (30, 80)
 _FINE_TUNE_PART = 0.4  # of the epochs of the last round
 
 LARGEST_DEFAULT_BATCH_SIZE = 256

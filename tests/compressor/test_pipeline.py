@@ -39,7 +39,7 @@ def test_bytes_and_nonzeros_are_those_of_the_files(delivered, digits_job):
     assert report.bytes.artifacts == {name: (out / name).stat().st_size for name in ("model.onnx", "weights.safetensors", "split.npz")}
     graph = onnx.load(out / "model.onnx").graph
     sparse = {node.output[0]: node.attribute[0].sparse_tensor for node in graph.node if node.op_type == "Constant"}
-    counts = {name: len(tensor.indices.int64_data) for name, tensor in sparse.items()}
+    counts = {name: len(tensor.indices.int64_data) for name, tensor in sparse.items() if len(tensor.dims) >= 2}
     assert {layer.name: layer.nnz for layer in report.weights.layers if layer.name in counts} == counts
     assert report.weights.nnz == sum(layer.nnz for layer in report.weights.layers)
     assert report.weights.numel == 64 * 60 + 60 * 30 + 30 * 10
@@ -99,8 +99,9 @@ BRIEF = {**QUICK, "epochs": 3, "second_round_epochs": 3, "max_branches": 1}
 def test_a_target_ratio_is_delivered_whatever_the_metric_and_the_others_stand_on_the_curve(digits_job, tmp_path):
     config = CompressionConfig.parse({**BRIEF, "target_ratio": 20, "curve_ratios": [5, 10]})
     report = compress(digits_job.model, digits_job.data, config, tmp_path)
-    assert [point.compression_ratio for point in report.curve] == pytest.approx([20, 10, 5], rel=1e-3)
-    assert report.weights.compression_ratio == pytest.approx(20, rel=1e-3)
+    for point, ratio in zip(report.curve, (20, 10, 5), strict=True):
+        assert ratio <= point.compression_ratio <= 1.02 * ratio, "weights on no path are not among those that are kept"
+    assert report.weights.compression_ratio == report.curve[0].compression_ratio
     assert report.gate_met
 
 

@@ -12,8 +12,8 @@ from compressor.training.schedule import Schedule, default_batch_size, kl_weight
     ("num_train", "schedule"),
     [
         (55_000, Schedule(256, (12, 40), 16)),
-        (1_437, Schedule(64, (40, 120), 48)),
-        (100, Schedule(16, (40, 120), 48)),
+        (1_437, Schedule(64, (30, 80), 32)),
+        (100, Schedule(16, (30, 80), 32)),
         (1_281_167, Schedule(256, (3, 8), 3)),
     ],
 )
