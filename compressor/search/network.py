@@ -41,8 +41,7 @@ class Network:
 
     @classmethod
     def _smaller(cls, whole: OnnxModule, model: ModelProto, tensors: Mapping[str, Tensor]) -> Self | None:
-        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-        compaction = compact(model, arrays, output=whole.output.name, drop_dead_inputs=True)
+        compaction = _compact(whole, model, tensors)
         before = sum(array.size for array in compaction.folded.values())
         after = sum(array.size for array in compaction.shrink(compaction.folded).values())
         if after > _WORTHWHILE * before:
@@ -82,7 +81,12 @@ class Network:
 
 def count_live(whole: OnnxModule, model: ModelProto, tensors: Mapping[str, Tensor]) -> int:
     """Nonzeros of tensors of two or more dimensions that lie on a path through the network."""
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-    compaction = compact(model, arrays, output=whole.output.name, drop_dead_inputs=True)
-    live = compaction.shrink({name: array for name, array in compaction.folded.items() if name in arrays and array.ndim >= 2})
+    compaction = _compact(whole, model, tensors)
+    live = compaction.shrink({name: array for name, array in compaction.folded.items() if name in tensors and array.ndim >= 2})
     return sum(int((array != 0).sum()) for array in live.values())
+
+
+def _compact(whole: OnnxModule, model: ModelProto, tensors: Mapping[str, Tensor]) -> Compaction:
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    declared = all(None not in spec.shape[1:] for spec in whole.inputs)  # else the random rows of an import would be too short
+    return compact(model, arrays, output=whole.output.name, drop_dead_inputs=declared)
