@@ -1,4 +1,4 @@
-"""Other libraries of sparse variational dropout, as PyPI has them: installed beside our environment, and put in the place of dense layers."""
+"""Other libraries of sparse variational dropout, from PyPI: installed beside our environment, and put in the place of dense layers."""
 
 import importlib
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Pinned, since the benchmarks name them; without what they depend on, which is torch, numpy and scipy, and of pytorch-ard torchvision, unused.
+# Without what they depend on: torch, numpy and scipy are here, and torchvision is unused.
 REQUIREMENTS = ("cplxmodule==2022.6", "pytorch-ard==0.2.4")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bayespress" / "peers"
 

@@ -1,8 +1,8 @@
 """`python -m tests.benchmarks.steps`: what a step of variational training costs, in steps of the dense network.
 
-One step of ours, as a run takes it, of cplxmodule and of pytorch-ard (both from PyPI), beside one of the dense network in plain PyTorch with
-fused Adam and in the faster of the two memory formats. All take turns on one thread of one process, in seconds of the processor, and the
-medians of the ratios turn by turn count. Exits 1 where a ratio of ours misses its line.
+One step of ours, as a run takes it, of cplxmodule and of pytorch-ard (both from PyPI), beside one of the dense network in plain PyTorch
+with fused Adam and in the faster of the two memory formats. All take turns on one thread of one process, in seconds of the processor, and
+the medians of the ratios turn by turn count. Exits 1 where a ratio of ours misses its line.
 """
 
 import argparse
