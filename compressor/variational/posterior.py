@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from compressor.config import ConvNoise
 from compressor.graph.gaussian import GaussianValue
 
 _LOG_ALPHA_RANGE = (-16.0, 11.0)  # of a weight of typical size: outside, the noise is below float32 or drowns everything
@@ -23,10 +24,12 @@ class Posterior:
         means: the module's own weight parameters by name; they stay shared with it.
         log_alpha_init: initial log_alpha of a weight of typical size: sigma^2 is the mean square of its tensor times alpha, so that the
             same number is as much noise for the large weights of one network as for the small ones of another.
+        conv_noise: as CompressionConfig has it.
     """
 
-    def __init__(self, means: Mapping[str, nn.Parameter], log_alpha_init: float) -> None:
+    def __init__(self, means: Mapping[str, nn.Parameter], log_alpha_init: float, conv_noise: ConvNoise = "weights") -> None:
         self.means = dict(means)
+        self._in_halves = conv_noise == "weights"
         self._log_squares = {name: _log_mean_square(mean) for name, mean in means.items()}
         self.log_sigma2 = {
             name: nn.Parameter(torch.full_like(mean, self._log_squares[name] + log_alpha_init)) for name, mean in means.items()
@@ -34,7 +37,7 @@ class Posterior:
 
     def values(self) -> dict[str, GaussianValue]:
         """The weights as they flow through the graph; differentiable in both parameters."""
-        return {name: GaussianValue(mean, self.log_sigma2[name].exp()) for name, mean in self.means.items()}
+        return {name: GaussianValue(mean, self.log_sigma2[name].exp(), self._in_halves) for name, mean in self.means.items()}
 
     @torch.no_grad()
     def log_alpha(self) -> dict[str, Tensor]:

@@ -106,7 +106,7 @@ def our_turn(case: Case, config: CompressionConfig) -> Turn:
     """An epoch of `fit_posterior` under the options of `config`, from the second on, where the KL has its full weight."""
     module = to_module(case.make_network().eval(), torch.rand(2, *case.row_shape))
     weights = module.tensors()
-    posterior = Posterior({name: weights[name] for name in module.weight_names}, -3.0)
+    posterior = Posterior({name: weights[name] for name in module.weight_names}, -3.0, config.conv_noise)
     negative_elbo = NegativeElbo(posterior, config.prior, 60_000)
     options = FitOptions(
         beta=1.0,
