@@ -75,8 +75,9 @@ def fit_posterior(
             step = epoch * per_epoch + index
             _set_rates(optimizer, step, num_steps)
             optimizer.zero_grad(set_to_none=True)
-            mean_nll = readout.mean_nll(module(*inputs, values=posterior.values(), logits=True), labels)
-            negative_elbo.backward(mean_nll, kl_weight(step, num_steps, options.kl_warmup_fraction, options.beta))
+            values = posterior.values()
+            mean_nll = readout.mean_nll(module(*inputs, values=values, logits=True), labels)
+            negative_elbo.backward(mean_nll, kl_weight(step, num_steps, options.kl_warmup_fraction, options.beta), values)
             optimizer.step()
             posterior.clamp_()
             losses.append(mean_nll.detach())
