@@ -1,8 +1,9 @@
 """What a variational weight is while it flows through the graph: a mean and a variance for every element.
 
 An operator is lifted to Gaussian values by the way it treats its weight. Layout operators apply to mean and variance alike; operators
-that are linear in the weight get the local reparameterisation (Kingma et al. 2015, arXiv:1506.02557), convolutions a draw of the weight for
-each half of the batch where that is cheaper; a lookup draws noise for each row that it takes; before anything else the weight is sampled. So no operator is out of reach, only noisier.
+that are linear in the weight get the local reparameterisation (Kingma et al. 2015, arXiv:1506.02557), convolutions a draw of the weight
+for each half of the batch where that is cheaper; a lookup draws noise for each row that it takes; before anything else the weight is
+sampled. So no operator is out of reach, only noisier.
 """
 
 from collections.abc import Callable
@@ -47,8 +48,7 @@ def with_noise(mean: Tensor, var: Tensor) -> Tensor:
 def noise_like(tensor: Tensor) -> Tensor:
     """Standard normal, drawn in the order of memory: torch.randn_like is several times slower where channels come last."""
     order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-    noise = torch.randn([tensor.shape[axis] for axis in order], dtype=tensor.dtype, device=tensor.device)
-    return noise.permute([order.index(axis) for axis in range(tensor.dim())])
+    return torch.randn_like(tensor.permute(order)).permute([order.index(axis) for axis in range(tensor.dim())])
 
 
 def sampled(value: Any) -> Any:
