@@ -39,3 +39,4 @@ serve: install
 schema: install
 	$(BIN)/python -c "import json, compressor; print(json.dumps(compressor.Report.model_json_schema(), indent=2))" > compressor/report.schema.json
 	$(BIN)/python -c "import json, compressor; print(json.dumps(compressor.Inspection.model_json_schema(), indent=2))" > compressor/inspection.schema.json
+	$(BIN)/python -c "import json, compressor; print(json.dumps(compressor.Selection.model_json_schema(), indent=2))" > compressor/selection.schema.json

@@ -98,11 +98,15 @@ def check_parity(module: OnnxModule, inference: onnx.ModelProto, rows: Sequence[
     module.eval()
     with torch.no_grad():
         ours = module(*rows).cpu().double().numpy()
-    arrays = [tensor.cpu().float().numpy() if tensor.dtype == torch.bfloat16 else tensor.cpu().numpy() for tensor in rows]
-    found = runtime.run(inference.SerializeToString(), arrays, output=module.output.name)
+    found = runtime.run(inference.SerializeToString(), to_numpy(rows), output=module.output.name)
     if ours.shape != found.shape:
         raise _disagreement(f"shape {list(found.shape)} instead of {list(ours.shape)}")
     _compare(ours, found)
+
+
+def to_numpy(rows: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
+    """Rows as ONNX Runtime takes them; numpy has no bfloat16."""
+    return [tensor.cpu().float().numpy() if tensor.dtype == torch.bfloat16 else tensor.cpu().numpy() for tensor in rows]
 
 
 def _compare(ours: npt.NDArray[np.float64], found: npt.NDArray[Any]) -> None:

@@ -11,6 +11,9 @@ WEIGHTS_SUFFIX = ".safetensors"  # of a model that comes without a graph
 Prior = Literal["ard", "log_uniform", "log_uniform_exact"]
 GroupPrior = Literal["none", "ard"]
 ConvNoise = Literal["weights", "outputs"]
+Augmentation = Literal["shift", "flip", "crop"]
+Control = Literal["quick", "full"]
+Ratio = Annotated[float, Field(gt=1.0, le=1e9)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -24,6 +27,33 @@ class CompressionConfig(BaseModel):
         default=None,
         description="Largest drop of the validation metric that is accepted, as a fraction (0.005 is half a point). "
         "Unset: 0.005 or the 95 % half-width of the validation metric, the larger.",
+    )
+    target_ratio: Ratio | None = Field(
+        default=None,
+        description="Deliver the model with this compression ratio, whatever its metric. Unset: the smallest one that the budget allows.",
+    )
+    point: int | None = Field(default=None, ge=0, description="Of kind select: the number of the curve's point, from 0.")
+    curve_ratios: tuple[Ratio, ...] = Field(
+        strict=False, default=(), max_length=32, description="Compression ratios that get a point on the curve as well."
+    )
+    min_ratio: Ratio | None = Field(default=None, description="Gate: the delivered compression ratio is at least this, or the job fails.")
+    max_bytes: int | None = Field(default=None, ge=1, description="Gate: model.onnx has at most so many bytes, or the job fails.")
+    max_latency_ms: float | None = Field(
+        default=None, gt=0.0, description="Gate: median latency of model.onnx for one row in ONNX Runtime here, or the job fails."
+    )
+    max_epochs: int | None = Field(
+        default=None,
+        ge=3,
+        le=1_000_000,
+        description="Most passes over the training rows that the whole run takes. Unset: as many as it needs.",
+    )
+    max_seconds: float | None = Field(
+        default=None, gt=0.0, description="About how long the whole run may take; training is cut to what fits. Unset: no limit."
+    )
+    control: Control = Field(
+        default="quick",
+        description="Magnitude pruning that the result is held against, at equal size: quick prunes at once and fine-tunes as all points "
+        "are; full prunes step by step (cubic schedule) with as many steps as the variational branch had.",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the split, the noise and the order of the batches.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train; auto takes CUDA where there is one.")
@@ -51,6 +81,24 @@ class CompressionConfig(BaseModel):
         default=True, description="Stop where the uploaded model does no better than always naming the most frequent class."
     )
 
+    # What is learned from
+    distillation_weight: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="Weight of the uploaded model's own outputs as training targets beside the labels; 1 needs no labels.",
+    )
+    distillation_temperature: float = Field(
+        default=2.0, gt=0.0, le=100.0, description="Temperature at which the outputs of both models are compared."
+    )
+    augmentation: tuple[Augmentation, ...] = Field(
+        strict=False,
+        default=(),
+        max_length=3,
+        description="Changes that training images may undergo: shift (by a 28th of the side, at least a pixel), flip (left to right), crop "
+        "(an eighth of the side).",
+    )
+
     # The posterior
     prior: Prior = Field(
         default="ard",
@@ -73,12 +121,30 @@ class CompressionConfig(BaseModel):
         description="What convolutions draw: their weights, once for each half of a batch, where that is cheaper, or always their outputs, "
         "which trains with less noise and takes up to twice the time.",
     )
-    beta: float = Field(default=1.0, gt=0.0, le=100.0, description="Weight of the KL term of the first branch.")
-    max_beta_halvings: int = Field(default=4, ge=0, le=10, description="How often beta is halved while no point is inside the budget.")
-    kl_warmup_fraction: Probability = Field(default=0.3, description="Part of the steps over which the KL weight rises from 0 to beta.")
+    beta: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=100.0,
+        description="Weight of the KL term of the first branch. Unset: 1; 0.3 with fewer than 10,000 training rows; 0.03, and then "
+        "upwards, where there are more rows than weights.",
+    )
+    max_branches: int = Field(
+        default=5, ge=1, le=20, description="How many weights of the KL term are tried at most, a factor of about three apart."
+    )
+    kl_warmup_fraction: Probability = Field(
+        default=0.3, description="Part of the steps of the first round over which the KL weight rises from 0 to beta."
+    )
 
     # The optimiser
-    epochs: int | None = Field(default=None, ge=1, le=10_000, description="Epochs of one branch. Unset: about 4,300 steps, 10 to 100.")
+    epochs: int | None = Field(
+        default=None, ge=1, le=10_000, description="Epochs of the first round of a branch. Unset: about 2,600 steps, 3 to 30."
+    )
+    second_round_epochs: int | None = Field(
+        default=None,
+        ge=0,
+        le=10_000,
+        description="Epochs of the second round, on what the first one left; 0: no second round. Unset: about 8,600 steps, 8 to 80.",
+    )
     batch_size: int | None = Field(default=None, ge=1, le=65_536, description="Rows per step. Unset: by the number of training rows.")
     step_size: float | None = Field(
         default=None,
@@ -95,13 +161,17 @@ class CompressionConfig(BaseModel):
         default=(0.0, 1.0, 2.0, 3.0, 4.0),
         min_length=1,
         max_length=32,
-        description="Thresholds on log_alpha of the sweep: a weight is kept exactly where log_alpha < threshold.",
+        description="Thresholds on log_alpha of the sweep: a weight is kept exactly where log_alpha < threshold. "
+        "Not used with target_ratio.",
     )
     fine_tune_epochs: int | None = Field(
-        default=None, ge=0, le=10_000, description="Epochs of masked fine-tuning of each point. Unset: a fifth of `epochs`."
+        default=None, ge=0, le=10_000, description="Epochs of masked fine-tuning of each point. Unset: 0.4 of the epochs of the last round."
     )
     fine_tune_step_size: float | None = Field(
-        default=None, gt=0.0, le=1.0, description="Adam's initial step of the fine-tuning, as step_size. Unset: a tenth of that."
+        default=None,
+        gt=0.0,
+        le=1.0,
+        description="Adam's initial step of the fine-tuning, as step_size, in units of the kept weights. Unset: a twentieth of that.",
     )
 
     @classmethod
@@ -132,6 +202,26 @@ def check_architecture(config: CompressionConfig, is_weights_alone: bool) -> Non
                     param=key,
                     suggestion="Leave it out.",
                 )
+
+
+CHOICES = ("point", "target_ratio", "max_metric_drop")
+
+
+def check_choice(config: CompressionConfig, is_selection: bool) -> None:
+    """Raises: InvalidConfig where a selection has not exactly one of the options that choose a point, or a run names a point."""
+    given = [key for key in CHOICES if getattr(config, key) is not None]
+    if is_selection and len(given) != 1:
+        raise InvalidConfig(
+            f"A selection needs exactly one of {', '.join(CHOICES)}; it has {' and '.join(given) or 'none'}.",
+            param=given[-1] if given else "point",
+            suggestion='Choose a point by its number, by a ratio or by a budget, for example {"point": 0}.',
+        )
+    if not is_selection and config.point is not None:
+        raise InvalidConfig(
+            "A point is chosen from the curve of a run that is over.",
+            param="point",
+            suggestion="Leave it out, or let kind be select.",
+        )
 
 
 def to_invalid_config(error: ValidationError) -> InvalidConfig:

@@ -2,8 +2,9 @@
 
 import gzip
 import hashlib
+import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from compressor.admission import AdmittedModel
-from compressor.artifacts import csr, runtime, sparse_onnx
+from compressor.artifacts import csr, points, runtime, sparse_onnx
 from compressor.artifacts.verify import verify_model, verify_weights
 from compressor.atomic import replacing
 from compressor.config import CompressionConfig
@@ -23,14 +24,17 @@ from compressor.data.split import read_split, write_split
 from compressor.errors import ArtifactMismatch
 from compressor.graph.write import float_tensors
 from compressor.intake import Baseline, to_arrays
-from compressor.protocol import DataReference
+from compressor.protocol import CURVE, DataReference
 from compressor.report import (
+    Branch,
     Budget,
     Bytes,
     CurvePoint,
+    Gate,
     Inputs,
     Latency,
     Layer,
+    LogAlphaQuantiles,
     Metric,
     MetricValue,
     Parameters,
@@ -44,6 +48,7 @@ from compressor.selection.curve import Candidate
 
 MODEL, WEIGHTS, SPLIT, REPORT = "model.onnx", "weights.safetensors", "split.npz", "report.json"
 
+_RATIO_SLACK = 1e-3  # fine-tuning may bring a weight or two to exactly 0, or not
 _VERIFIED_ROWS = 256
 _CHUNK_BYTES = 256 * 2**20
 _PACKAGES = ("bayespress", "torch", "onnx", "onnxruntime", "numpy", "datasets")
@@ -61,12 +66,36 @@ class Measured:
     bytes: Bytes
 
 
-def write_artifacts(out_dir: Path, upload: AdmittedModel, outcome: Outcome, parts: Parts) -> None:
-    """model.onnx, weights.safetensors and split.npz of the delivered model."""
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in outcome.tensors.items()}
-    sparse_onnx.write(out_dir / MODEL, upload.proto, arrays)
-    csr.write(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL))
+def write_artifacts(
+    out_dir: Path, upload: AdmittedModel, config: CompressionConfig, baseline: Baseline, outcome: Outcome, parts: Parts
+) -> None:
+    """model.onnx and weights.safetensors of the delivered model, curve.safetensors of all points, and split.npz."""
+    write_model(out_dir, upload, outcome.tensors)
     write_split(out_dir / SPLIT, _split_of(parts))
+    curve = _curve(upload, config, baseline, outcome)
+    points.write(out_dir / CURVE, curve, outcome.points)
+    points.verify_points(out_dir / CURVE, curve, outcome.points, outcome.tensors)
+
+
+def write_model(out_dir: Path, upload: AdmittedModel, tensors: Mapping[str, torch.Tensor]) -> None:
+    """model.onnx and weights.safetensors of the uploaded model with these tensors."""
+    sparse_onnx.write(out_dir / MODEL, upload.proto, {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
+    csr.write(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL))
+
+
+def _curve(upload: AdmittedModel, config: CompressionConfig, baseline: Baseline, outcome: Outcome) -> points.Curve:
+    numel = sum(array.size for array in float_tensors(upload.proto).values() if array.ndim >= 2)
+    return points.Curve(
+        model_sha256=file_sha256(upload.path),
+        architecture=config.architecture,
+        image_size=config.image_size,
+        output=config.output,
+        numel=numel,
+        metric="accuracy",
+        dense_metric=baseline.dense.value,
+        tensors=points.specs_of(outcome.tensors),
+        points=tuple(_curve_point(point, outcome, numel) for point in outcome.curve),
+    )
 
 
 def _split_of(parts: Parts) -> dict[str, npt.NDArray[np.int64]]:
@@ -112,18 +141,23 @@ def measure(out_dir: Path, upload: AdmittedModel, outcome: Outcome, parts: Parts
     )
     control.unlink()
     sample = to_arrays(parts.validation.take(np.arange(1)), baseline.scaling)
-    dense = upload.path.read_bytes()
-    artifacts = {name: (out_dir / name).stat().st_size for name in (MODEL, WEIGHTS, SPLIT)}
     return Measured(
         arrays=sparse_onnx.read(out_dir / MODEL),
         metric=metric,
         latency=runtime.measure_latency(inference, out_dir / MODEL, sample, output=output),
-        bytes=Bytes(
-            dense=len(dense),
-            dense_gzip=len(gzip.compress(dense, mtime=0)),
-            artifacts=artifacts,
-            size_ratio=len(dense) / artifacts[MODEL],
-        ),
+        bytes=measure_bytes(out_dir, upload, (MODEL, WEIGHTS, CURVE, SPLIT)),
+    )
+
+
+def measure_bytes(out_dir: Path, upload: AdmittedModel, names: Sequence[str]) -> Bytes:
+    """Sizes of the upload and of the files of these names, model.onnx among them."""
+    dense = upload.path.read_bytes()
+    artifacts = {name: (out_dir / name).stat().st_size for name in names}
+    return Bytes(
+        dense=len(dense),
+        dense_gzip=len(gzip.compress(dense, mtime=0)),
+        artifacts=artifacts,
+        size_ratio=len(dense) / artifacts[MODEL],
     )
 
 
@@ -140,7 +174,8 @@ def make_report(
     seconds: float,
 ) -> Report:
     """Everything that was found, as one object; also written to report.json."""
-    weights, parameters = _count_weights(float_tensors(upload.proto), measured.arrays, outcome)
+    log_alpha = outcome.log_alpha if outcome.delivered == "variational" else {}
+    weights, parameters = count_weights(float_tensors(upload.proto), measured.arrays, log_alpha)
     budget = _budget(config, baseline, outcome)
     warnings = list(parts.warnings) + _warnings(budget, measured)
     report = Report(
@@ -154,6 +189,11 @@ def make_report(
         bytes=measured.bytes,
         latency=measured.latency,
         curve=[_curve_point(point, outcome, weights.numel) for point in outcome.curve],
+        branches=[
+            Branch(beta=branch.beta, nnz=branch.nnz, num_points=sum(point.beta == branch.beta for point in outcome.curve))
+            for branch in outcome.branches
+        ],
+        gates=_gates(config, weights, measured),
         inputs=Inputs(
             num_train=len(parts.train),
             num_validation=len(parts.validation),
@@ -195,14 +235,17 @@ def _count_correct(model: Path | bytes, dataset: Dataset, baseline: Baseline, ou
     return correct
 
 
-def _count_weights(dense: Mapping[str, npt.NDArray[Any]], delivered: Arrays, outcome: Outcome) -> tuple[Weights, Parameters]:
+def count_weights(
+    dense: Mapping[str, npt.NDArray[Any]], delivered: Arrays, log_alpha: Mapping[str, LogAlphaQuantiles]
+) -> tuple[Weights, Parameters]:
+    """What is left of the tensors of the uploaded model, those of two or more dimensions and all of them."""
     layers = []
     for name, array in dense.items():
         if array.ndim < 2 or not array.size:
             continue
         nnz = int(np.count_nonzero(delivered[name]))
-        log_alpha = outcome.log_alpha.get(name) if outcome.delivered == "variational" else None
-        layers.append(Layer(name=name, shape=array.shape, numel=array.size, nnz=nnz, sparsity=1 - nnz / array.size, log_alpha=log_alpha))
+        sparsity = 1 - nnz / array.size
+        layers.append(Layer(name=name, shape=array.shape, numel=array.size, nnz=nnz, sparsity=sparsity, log_alpha=log_alpha.get(name)))
     numel, nnz = sum(layer.numel for layer in layers), sum(layer.nnz for layer in layers)
     all_numel = sum(array.size for array in dense.values())
     all_nnz = sum(int(np.count_nonzero(delivered[name])) for name in dense)
@@ -224,10 +267,26 @@ def _budget(config: CompressionConfig, baseline: Baseline, outcome: Outcome) -> 
     )
 
 
+def _gates(config: CompressionConfig, weights: Weights, measured: Measured) -> list[Gate]:
+    ratio, size, latency = weights.compression_ratio, measured.bytes.artifacts[MODEL], measured.latency.delivered.median_ms
+    found = []
+    if config.target_ratio is not None:
+        met = ratio >= config.target_ratio * (1 - _RATIO_SLACK)
+        found.append(Gate(name="target_ratio", limit=config.target_ratio, value=ratio, met=met))
+    if config.min_ratio is not None:
+        found.append(Gate(name="min_ratio", limit=config.min_ratio, value=ratio, met=ratio >= config.min_ratio))
+    if config.max_bytes is not None:
+        found.append(Gate(name="max_bytes", limit=config.max_bytes, value=size, met=size <= config.max_bytes))
+    if config.max_latency_ms is not None:
+        found.append(Gate(name="max_latency_ms", limit=config.max_latency_ms, value=latency, met=latency <= config.max_latency_ms))
+    return found
+
+
 def _curve_point(point: Candidate, outcome: Outcome, numel: int) -> CurvePoint:
     return CurvePoint(
         beta=point.beta,
-        threshold=point.threshold,
+        threshold=point.threshold if math.isfinite(point.threshold) else None,
+        layer_thresholds=point.layer_thresholds,
         nnz=point.nnz,
         compression_ratio=numel / max(1, point.nnz),
         metric=point.metric,
@@ -237,14 +296,8 @@ def _curve_point(point: Candidate, outcome: Outcome, numel: int) -> CurvePoint:
 
 def _verdict(weights: Weights, measured: Measured, budget: Budget, delivered: str, carved: bool) -> str:
     """One sentence: what became of the file and of the metric, and whether the budget held."""
-    bytes_, metric = measured.bytes, measured.metric
-    shrunk = (
-        f"model.onnx is {bytes_.size_ratio:.1f} times smaller than the upload ({bytes_.artifacts[MODEL]:,} of {bytes_.dense:,} bytes)"
-        if bytes_.size_ratio > 1
-        else f"model.onnx did not become smaller ({bytes_.artifacts[MODEL]:,} against {bytes_.dense:,} bytes)"
-    )
-    kept = f"keeps 1 weight in {weights.compression_ratio:.1f}" if weights.nnz else "keeps no weight at all"
-    sentence = f"{shrunk} and {kept}, at a test accuracy of {metric.compressed.value:.2%} against {metric.dense.value:.2%} dense"
+    metric, size = measured.metric, describe_size(weights, measured.bytes)
+    sentence = f"{size}, at a test accuracy of {metric.compressed.value:.2%} against {metric.dense.value:.2%} dense"
     if delivered == "magnitude":
         sentence += ", pruned by magnitude, which was the better of the two on validation"
     if budget.met:
@@ -252,6 +305,16 @@ def _verdict(weights: Weights, measured: Measured, budget: Budget, delivered: st
     drop = budget.dense_validation.value - budget.compressed_validation.value
     missed = f"{sentence}; the accuracy budget was missed: validation lost {drop:.2%} where {budget.max_metric_drop:.2%} was allowed"
     return missed + (", measured on rows that the dense model has probably seen, which flatters it." if carved else ".")
+
+
+def describe_size(weights: Weights, bytes_: Bytes) -> str:
+    """The beginning of a verdict."""
+    shrunk = (
+        f"model.onnx is {bytes_.size_ratio:.1f} times smaller than the upload ({bytes_.artifacts[MODEL]:,} of {bytes_.dense:,} bytes)"
+        if bytes_.size_ratio > 1
+        else f"model.onnx did not become smaller ({bytes_.artifacts[MODEL]:,} against {bytes_.dense:,} bytes)"
+    )
+    return f"{shrunk} and keeps 1 weight in {weights.compression_ratio:.1f}" if weights.nnz else f"{shrunk} and keeps no weight at all"
 
 
 def _warnings(budget: Budget, measured: Measured) -> list[str]:
@@ -272,5 +335,5 @@ def _warnings(budget: Budget, measured: Measured) -> list[str]:
 
 def _hash_all(out_dir: Path, upload: AdmittedModel, data: DataReference) -> dict[str, str]:
     inputs = {part: Path(source) for part, source in data.model_dump().items() if source and not source.startswith("builtin:")}
-    files = {"model": upload.path} | inputs | {name: out_dir / name for name in (MODEL, WEIGHTS, SPLIT)}
+    files = {"model": upload.path} | inputs | {name: out_dir / name for name in (MODEL, WEIGHTS, CURVE, SPLIT)}
     return {name: file_sha256(path) for name, path in files.items()}

@@ -190,10 +190,10 @@ class InvalidArtifact(ClientError):
 
 
 class GateNotMet(CompressionError):
-    """No point of the curve is inside the client's own budget; the artifacts and the curve are kept."""
+    """The delivered model does not fulfil the client's own budget, or another of its conditions; artifacts and curve are kept."""
 
     code = "gate_not_met"
-    title = "The accuracy budget was not met"
+    title = "The accuracy budget or another condition was not met"
     status = 422
 
 

@@ -1,7 +1,7 @@
 """The uploaded model and the rows, brought together: does one fit the other, how pixels are scaled, the dense metric, the budget."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,11 @@ from torch import Tensor
 from compressor.admission import check_parity, training_cost
 from compressor.config import CompressionConfig
 from compressor.data.dataset import Array, Dataset, Parts
+from compressor.data.images import channel_axis
 from compressor.data.scaling import SCALINGS, ImageScaling, scale_and_offset, to_tensor
 from compressor.errors import (
     GraphTooLarge,
+    InvalidConfig,
     LabelOutOfRange,
     NotBetterThanGuessing,
     ShapeMismatch,
@@ -27,8 +29,9 @@ from compressor.graph.module import OnnxModule
 from compressor.graph.trial import TRIAL_ROWS, Planning
 from compressor.report import MetricValue
 from compressor.selection.accuracy import accuracy, default_budget, guessing_accuracy, wilson_interval
+from compressor.training.augmentation import augment_images
 from compressor.training.readout import Readout, count_columns, read_head
-from compressor.training.rows import Rows, count_correct
+from compressor.training.rows import Inputs, Rows, count_correct
 from compressor.training.schedule import SMALLEST_DEFAULT_BATCH_SIZE, default_batch_size
 
 _PROBE_ROWS = 1000  # training rows that choose the scaling and show whether the model knows anything of these data
@@ -79,6 +82,7 @@ def measure_baseline(
         LabelOutOfRange, UnsupportedTask: what only a run shows where the graph declares no output shape.
         UnsupportedModel: ONNX Runtime does not run the model, or gives another output than our interpreter.
         GraphTooLarge: a training step takes more memory than there is, with the configured batch size or, by default, with two rows.
+        InvalidConfig: augmentation of rows that are no images.
         NotBetterThanGuessing: the 95 % interval of the accuracy reaches down to that of always naming the most frequent class.
     """
     order = np.random.default_rng(config.seed).permutation(len(parts.train))
@@ -100,7 +104,8 @@ def measure_baseline(
     validation = to_rows(parts.validation, scaling, device)
     dense = accuracy(count_correct(module, readout, validation, batch_size), len(validation), "validation")
     drop = default_budget(dense) if config.max_metric_drop is None else config.max_metric_drop
-    return Baseline(readout, scaling, to_rows(parts.train, scaling, device), validation, batch_size, cost, dense, drop)
+    train = replace(to_rows(parts.train, scaling, device), augment=_augmentation(parts.train, config))
+    return Baseline(readout, scaling, train, validation, batch_size, cost, dense, drop)
 
 
 def to_rows(dataset: Dataset, scaling: ImageScaling | None, device: torch.device) -> Rows:
@@ -113,6 +118,31 @@ def to_rows(dataset: Dataset, scaling: ImageScaling | None, device: torch.device
 def to_arrays(dataset: Dataset, scaling: ImageScaling | None) -> list[npt.NDArray[Any]]:
     """A few rows as the model takes them, in numpy."""
     return [to_tensor(array, scaling).numpy() for array in dataset.inputs]
+
+
+def _augmentation(train: Dataset, config: CompressionConfig) -> Callable[[Inputs], Inputs] | None:
+    """Raises: InvalidConfig where it is wanted and no input is an image of rows and columns."""
+    if not config.augmentation:
+        return None
+    axes = [_height_axis(array) for array in train.inputs]
+    if not any(axes):
+        raise InvalidConfig(
+            "No input of this model takes images with rows and columns, so there is nothing to shift, flip or crop.",
+            param="augmentation",
+            suggestion="Leave it out.",
+        )
+
+    def augment(inputs: Inputs) -> Inputs:
+        return tuple(augment_images(part, config.augmentation, axis) if axis else part for part, axis in zip(inputs, axes, strict=True))
+
+    return augment
+
+
+def _height_axis(array: Array) -> int | None:
+    """Of a batch of images, [N, H, W], [N, C, H, W] or [N, H, W, C]; None for other rows."""
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        return None
+    return 2 if array.ndim == 4 and channel_axis(array.shape[1:]) == 0 else 1
 
 
 _Scale = tuple[Tensor, Tensor] | None

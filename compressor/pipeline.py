@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from compressor.admission import admit
-from compressor.config import CompressionConfig
+from compressor.config import CompressionConfig, check_choice
 from compressor.data import load_parts
 from compressor.delivery import file_sha256, make_report, measure, verify, write_artifacts
 from compressor.intake import largest_class_count, measure_baseline
@@ -37,7 +37,7 @@ def compress(
         model_path: an ONNX file whose output is one score per class, [N, C]; or a safetensors file and `config.architecture`.
         data: local files of rows and integer labels; absent validation and test parts are carved from train.
         config: the options.
-        out_dir: receives model.onnx, weights.safetensors, split.npz and report.json; made where it is absent.
+        out_dir: receives model.onnx, weights.safetensors, curve.safetensors, split.npz and report.json; made where it is absent.
         on_progress: told of phase, part done, seconds left and metrics.
         checkpoint: a file that the run goes on from where it exists; replaced at the ends of epochs, every five seconds at most.
         on_checkpoint: called when it has just been replaced.
@@ -45,6 +45,7 @@ def compress(
     Raises: ClientError where model, data or config must change; TrainingError where the run failed.
     """
     started = time.monotonic()
+    check_choice(config, is_selection=False)
     model_path, out_dir = Path(model_path), Path(out_dir)
     tracker = ProgressTracker(on_progress)
 
@@ -65,10 +66,10 @@ def compress(
 
     store = CheckpointFile(checkpoint, _fingerprint(model_path, data, config, schedule), device, on_checkpoint)
     with sensible_threads(baseline.cost.flops):
-        outcome = Search(model.module, baseline, config, schedule, tracker, store).run()
+        outcome = Search(model, baseline, config, schedule, tracker, store).run()
 
     tracker.enter("write")
-    write_artifacts(out_dir, model, outcome, parts)
+    write_artifacts(out_dir, model, config, baseline, outcome, parts)
 
     tracker.enter("verify")
     verify(out_dir, model, parts, baseline)

@@ -2,7 +2,8 @@
 
     WORKDIR/trainer.json             TrainerInput, written by the caller
     WORKDIR/checkpoint.safetensors   replaced atomically at ends of epochs; where it exists at the start, the run resumes from it
-    WORKDIR/artifacts/               the finished artifacts, complete when the exit code is 0 or 3; of an inspection inspection.json
+    WORKDIR/artifacts/               the finished artifacts, complete when the exit code is 0 or 3; of an inspection inspection.json,
+                                     of a selection selection.json beside the model
 
 Every line that the trainer prints on stdout is one TrainerLine as JSON; stderr is a free-form log.
 """
@@ -17,17 +18,19 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from compressor.config import CompressionConfig
 from compressor.errors import Problem
 
-Kind = Literal["compress", "inspect"]
+Kind = Literal["compress", "inspect", "select"]
 Phase = Literal["validate", "load", "evaluate", "probe", "fit", "sweep", "fine_tune", "control", "write", "verify", "test", "estimate"]
 
+CURVE = "curve.safetensors"
 INSPECTION = "inspection.json"
+SELECTION = "selection.json"
 TRAINER_INPUT = "trainer.json"
 CHECKPOINT = "checkpoint.safetensors"
 ARTIFACTS = "artifacts"
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the trainer, of `bayespress compress` and of `bayespress inspect`."""
+    """Exit codes of the trainer, and of `bayespress compress`, `inspect` and `select`."""
 
     DONE = 0
     FAILED = 1
@@ -46,19 +49,21 @@ class DataReference(BaseModel):
 
 
 class TrainerInput(BaseModel):
-    """Content of WORKDIR/trainer.json. Relative paths are relative to WORKDIR; an inspection takes no data."""
+    """Content of WORKDIR/trainer.json. Relative paths are relative to WORKDIR. Only a run takes data, only a selection a curve."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Kind = "compress"
     model: Path
     data: DataReference | None = None
+    curve: Path | None = None
     config: CompressionConfig
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> "TrainerInput":
-        if (self.kind == "compress") != (self.data is not None):
-            raise ValueError("compress needs data, and inspect takes none")
+        for part, value, kind in (("data", self.data, "compress"), ("a curve", self.curve, "select")):
+            if (self.kind == kind) != (value is not None):
+                raise ValueError(f"{kind} needs {part}, and no other kind takes any")
         return self
 
 

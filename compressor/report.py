@@ -1,5 +1,7 @@
 """`Report`: what a run found, as one pydantic model; its JSON form is the artifact `report.json`. Imports no torch.
 
+`Selection` says the same of a point that was exported from the curve of a run; its JSON form is `selection.json`.
+
 Metrics are fractions. `numel` counts float tensors of the uploaded graph with two or more dimensions; `nnz` counts the
 nonzeros of those tensors in the delivered `model.onnx`, read back from disk.
 """
@@ -41,6 +43,15 @@ class Budget(_Part):
     source: Literal["client", "default"]
     dense_validation: MetricValue
     compressed_validation: MetricValue
+    met: bool
+
+
+class Gate(_Part):
+    """A condition that the client set on the delivered model; where one is not met the job ends `failed_gate`, with everything kept."""
+
+    name: Literal["min_ratio", "max_bytes", "max_latency_ms", "target_ratio"]
+    limit: float
+    value: float
     met: bool
 
 
@@ -111,11 +122,20 @@ class CurvePoint(_Part):
     """One point of the accuracy-size curve, after masked fine-tuning; `metric` is on validation. None is chosen where magnitude won."""
 
     beta: float
-    threshold: float
+    threshold: float | None = Field(description="on log_alpha; null where everything is kept")
+    layer_thresholds: dict[str, float] = Field(description="of tensors that were cut by themselves, in place of `threshold`")
     nnz: int
     compression_ratio: float
     metric: float
     chosen: bool
+
+
+class Branch(_Part):
+    """One weight of the KL term that was tried. Where its first round lost too much it was given up, and has no point on the curve."""
+
+    beta: float
+    num_points: int
+    nnz: int | None = Field(description="of its smallest point inside the budget; null where none is")
 
 
 class Inputs(_Part):
@@ -135,7 +155,7 @@ class Training(_Part):
     log_alpha_init: float
     step_size: float = Field(description="Adam's initial step in units of the tensor's root mean square")
     batch_size: int
-    epochs: int = Field(description="of one branch")
+    epochs: list[int] = Field(description="of the rounds of one branch")
     fine_tune_epochs: int
     fine_tune_step_size: float
 
@@ -165,11 +185,34 @@ class Report(_Part):
     bytes: Bytes
     latency: Latency
     curve: list[CurvePoint]
+    branches: list[Branch]
+    gates: list[Gate]
     inputs: Inputs
     training: Training
     provenance: Provenance
 
     @property
     def gate_met(self) -> bool:
-        """Whether the run ends well: a budget that the client set was met, or there was only the default one."""
-        return self.budget.met or self.budget.source == "default"
+        """Whether the run ends well: whatever the client set was met."""
+        return not self.missed_gates
+
+    @property
+    def missed_gates(self) -> list[str]:
+        """Options of the client's that the delivered model does not fulfil; a budget by default is none."""
+        budget = ["max_metric_drop"] if self.budget.source == "client" and not self.budget.met else []
+        return budget + [gate.name for gate in self.gates if not gate.met]
+
+
+class Selection(_Part):
+    """A point of a run's curve, exported. No row was read: the metric is that which the run measured on its validation rows."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    verdict: str = Field(description="one sentence")
+    number: int = Field(description="of the point on the curve, from 0")
+    point: CurvePoint
+    metric: str = Field(description="name of the metric of `point`")
+    dense_metric: float = Field(description="of the uploaded model, on the same validation rows")
+    weights: Weights
+    parameters: Parameters
+    bytes: Bytes
+    sha256: dict[str, str] = Field(description="of the model, of the curve and of every artifact")

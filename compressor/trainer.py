@@ -30,7 +30,7 @@ from compressor.protocol import (
     Result,
     TrainerInput,
 )
-from compressor.report import Report
+from compressor.report import Report, Selection
 
 Emit = Callable[[BaseModel], None]
 Run = Callable[[Path, TrainerInput, Emit], int]
@@ -65,11 +65,15 @@ def _read_input(workdir: Path) -> TrainerInput:
 
 
 def _load(kind: Kind) -> Run:
-    """Imported here, since each kind would wait half a second for the libraries of the other."""
+    """Imported here, since each kind would wait half a second for the libraries of the others."""
     if kind == "inspect":
         from compressor.survey import inspect
 
         return partial(_inspect, inspect)
+    if kind == "select":
+        from compressor.export import select
+
+        return partial(_select, select)
     from compressor.pipeline import compress
 
     return partial(_compress, compress)
@@ -81,6 +85,13 @@ def _inspect(inspect: Callable[..., Inspection], workdir: Path, job: TrainerInpu
     with replacing(workdir / ARTIFACTS / INSPECTION) as path:
         path.write_text(found.model_dump_json(indent=1) + "\n")
     emit(Result(verdict=found.verdict))
+    return ExitCode.DONE
+
+
+def _select(select: Callable[..., Selection], workdir: Path, job: TrainerInput, emit: Emit) -> int:
+    assert job.curve is not None  # noqa: S101  TrainerInput has it for this kind
+    selection = select(workdir / job.model, workdir / job.curve, job.config, workdir / ARTIFACTS, emit)
+    emit(Result(verdict=selection.verdict))
     return ExitCode.DONE
 
 
@@ -97,7 +108,9 @@ def _compress(compress: Callable[..., Report], workdir: Path, job: TrainerInput,
     if report.gate_met:
         emit(Result(verdict=report.verdict))
         return ExitCode.DONE
-    emit(Result(verdict=report.verdict, problem=GateNotMet(report.verdict, **_GATE_ADVICE).to_problem()))
+    gate = report.missed_gates[0]
+    detail = report.verdict if gate == "max_metric_drop" else f"{gate} was not met: {report.verdict}"
+    emit(Result(verdict=report.verdict, problem=GateNotMet(detail, param=gate, suggestion=_GATE_ADVICE[gate]).to_problem()))
     return ExitCode.GATE_NOT_MET
 
 
@@ -108,9 +121,13 @@ def _fail(error: Exception, emit: Emit) -> int:
     return ExitCode.CLIENT_ERROR if isinstance(failure, ClientError) else ExitCode.FAILED
 
 
+_KEPT = "or take the delivered point: every artifact and the curve are there."
 _GATE_ADVICE = {
-    "param": "max_metric_drop",
-    "suggestion": "Allow a larger drop, give more rows, or take the delivered point: every artifact and the curve are there.",
+    "max_metric_drop": f"Allow a larger drop, give more rows, {_KEPT}",
+    "target_ratio": f"Too many weights are of kinds that are not pruned. Ask for a lower ratio, {_KEPT}",
+    "min_ratio": f"Allow a larger drop of the metric or a lower ratio, {_KEPT}",
+    "max_bytes": f"Allow a larger drop of the metric or more bytes, {_KEPT}",
+    "max_latency_ms": f"Zeros alone do not make stock runtimes faster. Allow more time, {_KEPT}",
 }
 
 

@@ -1,4 +1,4 @@
-"""The terminal face: `bayespress serve`, `compress`, `inspect` and `--version`."""
+"""The terminal face: `bayespress serve`, `compress`, `inspect`, `select` and `--version`."""
 
 from typing import Annotated
 
@@ -7,6 +7,7 @@ import typer
 from compressor import __version__
 from service.compress import compress
 from service.inspect import inspect
+from service.select import select
 from service.serve import serve
 
 main = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -28,6 +29,7 @@ def _options(
 main.command()(serve)
 main.command()(compress)
 main.command()(inspect)
+main.command()(select)
 
 if __name__ == "__main__":
     main()

@@ -1,8 +1,9 @@
-"""A trainer in the foreground of this terminal: what `bayespress compress` and `bayespress inspect` share, from options to exit codes."""
+"""A trainer in the foreground of this terminal: what `bayespress compress`, `inspect` and `select` share, from options to exit codes."""
 
 import asyncio
 import json
 import signal
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,15 +16,16 @@ from rich.console import Console
 
 from compressor.config import CompressionConfig
 from compressor.errors import ClientError, CompressionError, InvalidConfig, InvalidModel, Problem, error_classes
-from compressor.protocol import TRAINER_INPUT, ExitCode, OnProgress, Progress, TrainerInput
+from compressor.protocol import ARTIFACTS, TRAINER_INPUT, ExitCode, OnProgress, Progress, TrainerInput
 from service.api.uploads.model_kinds import ModelFileSkimmer
-from service.summary import print_problem
+from service.summary import ProgressDisplay, print_problem
 from service.worker.trainer_process import Limits, Outcome, TrainerProcess
 
 Echo = Callable[[str], None]
 
 # 128 + SIGINT, as shells have it.
 INTERRUPTED = 130
+REPORT = "report.json"
 _CHUNK_BYTES = 2**20
 TEXT_OPTIONS = {name for name, field in CompressionConfig.model_fields.items() if field.annotation == str | None}
 
@@ -114,6 +116,39 @@ def run_trainer(workdir: Path, trainer_input: TrainerInput, on_progress: OnProgr
     """Runs the same child process that the service starts, in `workdir`, to its end."""
     (workdir / TRAINER_INPUT).write_text(trainer_input.model_dump_json())
     return asyncio.run(_run_trainer(workdir, on_progress))
+
+
+def check_target(target: Path, force: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise ClientError(f"{target} is not a folder.", param="out", suggestion="Name another folder with --out.")
+    if target.is_dir() and any(target.iterdir()) and not force:
+        raise ClientError(f"{target} is not empty.", param="out", suggestion="Name another folder with --out, or add --force.")
+
+
+def run_into(target: Path, trainer_input: TrainerInput, console: Console, report: str) -> Outcome:
+    """Runs in a hidden folder, from which `target` gets the artifacts when they are complete, `report` last, or nothing."""
+    # Inside `target` where that exists: it may be a mount, and the folder around it closed to us.
+    around = next(folder for folder in (target, *target.parents) if folder.is_dir())
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=around, ignore_cleanup_errors=True) as name:
+        workdir = Path(name)
+        with ProgressDisplay(console) as display:
+            outcome = run_trainer(workdir, trainer_input, display.show)
+        if outcome.result is not None:
+            _move_artifacts(workdir / ARTIFACTS, target, report)
+    return outcome
+
+
+def problem_of(outcome: Outcome) -> Problem | None:
+    """Why there is no result, or what is the matter with it."""
+    return outcome.problem if outcome.result is None else outcome.result.problem
+
+
+def _move_artifacts(source: Path, target: Path, report: str) -> None:
+    files = [path for path in source.iterdir() if path.is_file() and not path.name.startswith(".")]
+    target.mkdir(parents=True, exist_ok=True)
+    # The report last: where it is, everything is.
+    for path in sorted(files, key=lambda path: path.name == report):
+        path.replace(target / path.name)
 
 
 async def _run_trainer(workdir: Path, on_progress: OnProgress) -> Outcome:

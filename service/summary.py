@@ -1,4 +1,4 @@
-"""What `bayespress compress` shows: progress while it runs, the table at the end, or the problem."""
+"""What `bayespress compress` and `select` show: progress while they run, the table at the end, or the problem."""
 
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from compressor.errors import Problem
 from compressor.protocol import Progress
-from compressor.report import Report
+from compressor.report import Report, Selection
 
 # Without a terminal a line per phase, and per this part of the run.
 LINE_STEP = 0.1
@@ -63,6 +63,20 @@ def print_summary(report: Report, folder: Path, console: Console) -> None:
     console.print(_table(report))
     for warning in report.warnings:
         console.print(plain(f"warning: {warning}"), soft_wrap=True)
+    console.print(plain(f"written to {folder}"), soft_wrap=True)
+
+
+def print_selection(selection: Selection, folder: Path, console: Console) -> None:
+    weights, size, point = selection.weights, selection.bytes, selection.point
+    table = Table("", *(Column(name, justify="right") for name in ("dense", f"point {selection.number}")))
+    table.add_row(f"{selection.metric}, validation", f"{selection.dense_metric:.4f}", f"{point.metric:.4f}")
+    table.add_row("weights", f"{weights.numel:,}", f"{weights.nnz:,}")
+    table.add_row("compression ratio", "", f"{weights.compression_ratio:.1f}")
+    table.add_row("size ratio", "", f"{size.size_ratio:.1f}")
+    for name, value in size.artifacts.items():
+        table.add_row(name, _bytes(size.dense) if name == "model.onnx" else "", _bytes(value))
+    console.print(plain(selection.verdict), soft_wrap=True)
+    console.print(table)
     console.print(plain(f"written to {folder}"), soft_wrap=True)
 
 

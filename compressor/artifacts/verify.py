@@ -39,15 +39,28 @@ def verify_model(
             where it is absent.
     Raises: ArtifactMismatch.
     """
+    found = verify_tensors(path, arrays)
     try:
-        found = sparse_onnx.read(path)
         outputs = runtime.run(path, inputs, output=output)
     except ClientError as error:
-        raise ArtifactMismatch(f"{path.name} cannot be read back: {error.detail}", param=path.name) from error
-    _check_arrays(path, {name: array.astype(found[name].dtype) if name in found else array for name, array in arrays.items()}, found)
+        raise _unreadable(path, error) from error
     if tolerance is None:
         tolerance = HALF_TOLERANCE if any(array.dtype == np.float16 for array in found.values()) else TOLERANCE
     check_outputs(path.name, outputs, reference, tolerance)
+
+
+def verify_tensors(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Compares the tensors of `model.onnx` with `arrays`, as `verify_model`, without running it.
+
+    Returns: all of its float tensors, by ONNX name.
+    Raises: ArtifactMismatch.
+    """
+    try:
+        found = sparse_onnx.read(path)
+    except ClientError as error:
+        raise _unreadable(path, error) from error
+    _check_arrays(path, {name: array.astype(found[name].dtype) if name in found else array for name, array in arrays.items()}, found)
+    return found
 
 
 def verify_weights(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -62,7 +75,7 @@ def verify_weights(path: Path, arrays: Mapping[str, Array]) -> None:
         found = csr.read(path)
         matrices = csr.load_csr(path)
     except ClientError as error:
-        raise ArtifactMismatch(f"{path.name} cannot be read back: {error.detail}", param=path.name) from error
+        raise _unreadable(path, error) from error
     if found.keys() != arrays.keys():
         raise ArtifactMismatch(f"{path.name} holds other tensors than were written.", param=path.name)
     _check_arrays(path, {name: csr.to_stored_type(array) for name, array in arrays.items()}, found)
@@ -88,6 +101,10 @@ def check_outputs(what: str, outputs: Array, reference: Array, tolerance: float 
             f"{what} gives outputs that differ from the trained module's by {difference:.1e} of the largest; {tolerance:.0e} is accepted.",
             param=what,
         )
+
+
+def _unreadable(path: Path, error: ClientError) -> ArtifactMismatch:
+    return ArtifactMismatch(f"{path.name} cannot be read back: {error.detail}", param=path.name)
 
 
 def _check_arrays(path: Path, expected: Mapping[str, Array], found: Mapping[str, Array]) -> None:

@@ -1,27 +1,62 @@
 """The accuracy-size curve of a run, and the choice of the delivered point under the accuracy budget."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One fine-tuned point: `metric` is on validation, `nnz` counts the nonzero elements of the weight tensors."""
+    """One fine-tuned point: `metric` is on validation, `nnz` counts the nonzero elements of the weight tensors.
+
+    A weight is kept where its log_alpha is below `threshold`, or below that of its own tensor in `layer_thresholds`.
+    """
 
     beta: float
     threshold: float
     nnz: int
     metric: float
+    layer_thresholds: dict[str, float] = field(default_factory=dict)
 
 
-def is_inside(candidate: Candidate, dense_metric: float, max_metric_drop: float) -> bool:
+class Point(Protocol):
+    """What a choice goes by: a candidate of the search, or a point of its report."""
+
+    @property
+    def nnz(self) -> int: ...
+
+    @property
+    def metric(self) -> float: ...
+
+
+AnyPoint = TypeVar("AnyPoint", bound=Point)
+
+
+def is_inside(point: Point, dense_metric: float, max_metric_drop: float) -> bool:
     """Whether the point loses no more than the budget. A hair of slack: 0.97 - 0.005 is not 0.965 in binary."""
-    return candidate.metric >= dense_metric - max_metric_drop - 1e-9
+    return point.metric >= dense_metric - max_metric_drop - 1e-9
 
 
-def choose(candidates: Sequence[Candidate], dense_metric: float, max_metric_drop: float) -> Candidate:
+def choose(points: Sequence[AnyPoint], dense_metric: float, max_metric_drop: float) -> AnyPoint:
     """The smallest point inside the budget; where none is inside, the most accurate one (of equals, the smaller)."""
-    inside = [point for point in candidates if is_inside(point, dense_metric, max_metric_drop)]
+    inside = [point for point in points if is_inside(point, dense_metric, max_metric_drop)]
     if inside:
         return min(inside, key=lambda point: (point.nnz, -point.metric))
-    return max(candidates, key=lambda point: (point.metric, -point.nnz))
+    return max(points, key=lambda point: (point.metric, -point.nnz))
+
+
+def nearest(points: Sequence[AnyPoint], numel: int, ratio: float) -> AnyPoint:
+    """The point whose compression ratio comes closest, as a factor; of equals, the more accurate."""
+    return min(points, key=lambda point: (abs(math.log(numel / max(1, point.nnz) / ratio)), -point.metric))
+
+
+def threshold_of_count(log_alpha: Mapping[str, Tensor], count: int) -> float:
+    """The threshold below which exactly `count` weights lie, those of lowest log_alpha; where several are equal there, fewer."""
+    values = torch.cat([tensor.flatten() for tensor in log_alpha.values()])
+    if count >= len(values):
+        return float("inf")
+    return float(values.kthvalue(count + 1).values)

@@ -9,15 +9,16 @@ from torch import Tensor
 
 from compressor.errors import Diverged
 from compressor.graph.module import OnnxModule
-from compressor.training.readout import Readout
+from compressor.training.objective import Objective
 from compressor.training.rows import Rows, num_batches, shuffled_batches
 from compressor.training.schedule import kl_weight, learning_rate
 from compressor.training.seeds import derive_seed
+from compressor.training.steps import tensor_scales
 from compressor.variational.elbo import NegativeElbo
 from compressor.variational.posterior import Posterior
 
 OnStep = Callable[[int], None]  # rows of the step just taken
-OnEpoch = Callable[[int, float], None]  # epochs done, mean negative log-likelihood of the epoch in nats per row
+OnEpoch = Callable[[int, float], int | None]  # epochs done, mean loss in nats per row -> epochs of the round from now on; None: as before
 
 
 Scales = Mapping[str, float]  # by ONNX name, compressor.training.steps.tensor_scales
@@ -50,7 +51,7 @@ def fit_posterior(
     module: OnnxModule,
     posterior: Posterior,
     negative_elbo: NegativeElbo,
-    readout: Readout,
+    objective: Objective,
     optimizer: torch.optim.Adam,
     rows: Rows,
     options: FitOptions,
@@ -66,23 +67,26 @@ def fit_posterior(
     Raises: Diverged where the loss is no longer finite.
     """
     per_epoch = num_batches(rows, options.batch_size)
-    num_steps = per_epoch * options.epochs
-    for epoch in range(first_epoch, options.epochs):
+    epoch, epochs = first_epoch, options.epochs
+    while epoch < epochs:
+        num_steps = per_epoch * epochs
         module.train()
         torch.manual_seed(derive_seed(options.seed, epoch))
         losses = []
-        for index, (inputs, labels) in enumerate(shuffled_batches(rows, options.batch_size, derive_seed(options.seed, epoch))):
+        for index, batch in enumerate(shuffled_batches(rows, options.batch_size, derive_seed(options.seed, epoch))):
             step = epoch * per_epoch + index
             _set_rates(optimizer, step, num_steps)
             optimizer.zero_grad(set_to_none=True)
             values = posterior.values()
-            mean_nll = readout.mean_nll(module(*inputs, values=values, logits=True), labels)
-            negative_elbo.backward(mean_nll, kl_weight(step, num_steps, options.kl_warmup_fraction, options.beta), values)
+            mean_loss = objective.mean_loss(module(*batch.inputs, values=values, logits=True), batch)
+            negative_elbo.backward(mean_loss, kl_weight(step, num_steps, options.kl_warmup_fraction, options.beta), values)
+            posterior.mask_gradients_()
             optimizer.step()
             posterior.clamp_()
-            losses.append(mean_nll.detach())
-            on_step(len(labels))
-        on_epoch(epoch + 1, _finite_mean(losses))
+            losses.append(mean_loss.detach())
+            on_step(len(batch))
+        epoch += 1
+        epochs = on_epoch(epoch, _finite_mean(losses)) or epochs
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,17 @@ class FineTuneOptions:
 
 
 def fine_tune(
-    module: OnnxModule, masks: Mapping[str, Tensor], scales: Scales, readout: Readout, rows: Rows, options: FineTuneOptions, on_step: OnStep
+    module: OnnxModule,
+    masks: Mapping[str, Tensor],
+    objective: Objective,
+    rows: Rows,
+    options: FineTuneOptions,
+    on_step: OnStep,
 ) -> None:
     """Sets the weights outside their masks to 0 and trains the others, biases and scales, without noise or prior.
 
     Args:
-        masks: True = keep, by weight name; a tensor without a mask is trained whole.
-        scales: of the dense tensors.
+        masks: True = keep, by weight name; a tensor without a mask is trained whole. Steps count in scales of what is kept.
     Raises: Diverged where the loss is no longer finite.
     """
     weights = module.tensors()
@@ -110,24 +118,65 @@ def fine_tune(
     with torch.no_grad():
         for weight, mask in masked:
             weight.mul_(mask)
-    optimizer = torch.optim.Adam(_scaled_groups(module, scales, options.step_size), fused=True)
+    optimizer = torch.optim.Adam(_scaled_groups(module, tensor_scales(module, masks), options.step_size), fused=True)
     per_epoch = num_batches(rows, options.batch_size)
     num_steps = per_epoch * options.epochs
     for epoch in range(options.epochs):
         module.train()
         torch.manual_seed(derive_seed(options.seed, epoch))
         losses = []
-        for index, (inputs, labels) in enumerate(shuffled_batches(rows, options.batch_size, derive_seed(options.seed, epoch))):
+        for index, batch in enumerate(shuffled_batches(rows, options.batch_size, derive_seed(options.seed, epoch))):
             _set_rates(optimizer, epoch * per_epoch + index, num_steps)
             optimizer.zero_grad(set_to_none=True)
-            loss = readout.mean_nll(module(*inputs, logits=True), labels)
+            loss = objective.mean_loss(module(*batch.inputs, logits=True), batch)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
             for weight, mask in masked:
                 if weight.grad is not None:
                     weight.grad.mul_(mask)
             optimizer.step()
             losses.append(loss.detach())
-            on_step(len(labels))
+            on_step(len(batch))
+        _finite_mean(losses)
+
+
+MASKS_EVERY = 50  # steps of gradual pruning
+
+
+def gradual_training(
+    module: OnnxModule,
+    masks_at: Callable[[float], Mapping[str, Tensor]],
+    objective: Objective,
+    rows: Rows,
+    options: FineTuneOptions,
+    on_step: OnStep,
+) -> None:
+    """Trains the module in place under masks that change as it goes: `masks_at` gives them for the part of the training that is done.
+
+    Raises: Diverged where the loss is no longer finite.
+    """
+    weights = module.tensors()
+    optimizer = torch.optim.Adam(_scaled_groups(module, tensor_scales(module), options.step_size), fused=True)
+    per_epoch = num_batches(rows, options.batch_size)
+    num_steps = per_epoch * options.epochs
+    masks: dict[str, Tensor] = {}
+    for epoch in range(options.epochs):
+        module.train()
+        torch.manual_seed(derive_seed(options.seed, epoch))
+        losses = []
+        for index, batch in enumerate(shuffled_batches(rows, options.batch_size, derive_seed(options.seed, epoch))):
+            step = epoch * per_epoch + index
+            if step % MASKS_EVERY == 0 or step == num_steps - 1:
+                masks = {name: mask.to(weights[name].dtype) for name, mask in masks_at((step + 1) / num_steps).items()}
+            _set_rates(optimizer, step, num_steps)
+            optimizer.zero_grad(set_to_none=True)
+            loss = objective.mean_loss(module(*batch.inputs, logits=True), batch)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+            optimizer.step()
+            with torch.no_grad():
+                for name, mask in masks.items():
+                    weights[name].mul_(mask)
+            losses.append(loss.detach())
+            on_step(len(batch))
         _finite_mean(losses)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div, log_softmax, one_hot
 
 from compressor.errors import UnsupportedTask
 from compressor.graph.module import Head
@@ -45,6 +45,26 @@ class Readout:
         if self.head == "probabilities":
             logits = logits.clamp_min(_SMALLEST_PROBABILITY).log()
         return cross_entropy(logits, labels)
+
+    def mean_divergence(self, logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+        """Kullback-Leibler divergence of the distribution that `logits` gives from that of `target`, times temperature squared.
+
+        Args:
+            logits, target: as in mean_nll, of the model that is trained and of its teacher.
+            temperature: both are divided by it first.
+        Returns: a scalar, in nats, mean over the rows.
+        """
+        if self.head == "probabilities":
+            logits, target = (values.clamp_min(_SMALLEST_PROBABILITY).log() for values in (logits, target))
+        logits, target = logits / temperature, target / temperature
+        if self.head == "sigmoid":
+            p = torch.sigmoid(target)
+            cross = binary_cross_entropy_with_logits(logits, p, reduction="sum") - binary_cross_entropy_with_logits(
+                target, p, reduction="sum"
+            )
+            return temperature**2 * cross / len(logits)
+        divergence = kl_div(log_softmax(logits, 1), log_softmax(target, 1), reduction="batchmean", log_target=True)
+        return temperature**2 * divergence
 
     def predict(self, output: Tensor) -> Tensor:
         """The class of each row, [N], of the model's own output."""

@@ -4,7 +4,8 @@ LeNet-300-100 takes steps of a tenth of a weight and prunes the better for it; a
 its convolutions is destroyed by a twentieth of that. No constant fits both, and no user knows theirs.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from compressor.graph.module import OnnxModule
 from compressor.training.readout import Readout
-from compressor.training.rows import Rows, shuffled_batches
+from compressor.training.rows import Batch, Rows, shuffled_batches
 from compressor.training.seeds import derive_seed
-from compressor.variational.posterior import Posterior
+from compressor.variational.posterior import Posterior, mean_square
 
 # Largest first. At 0.14, LeNet-300-100 still trains, and ends a tenth of a point worse at the same size.
 STEP_SIZES = (0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005)
@@ -26,15 +27,17 @@ _NOISE_COST = 0.02  # of the way from the dense loss to that of guessing
 _PROBE_ROWS = 64  # a loss of fewer rows says little about a single step
 _NEXT_TO_NOTHING, _SCALE_OF_NOTHING = 1e-4, 0.1  # of the median weight
 
-Batch = tuple[tuple[Tensor, ...], Tensor]
 
-
-def tensor_scales(module: OnnxModule) -> dict[str, float]:
+def tensor_scales(module: OnnxModule, masks: Mapping[str, Tensor] | None = None) -> dict[str, float]:
     """Root mean square of every trainable tensor, by ONNX name: the unit in which its steps are counted.
 
     A tensor of zeros, such as a bias that was never trained, counts as a tenth of the median weight tensor: it is to move too.
+
+    Args:
+        masks: True = keep, by name; of a weight that has one, the kept elements count.
     """
-    scales = {name: float(tensor.detach().double().square().mean().sqrt()) for name, tensor in module.tensors().items()}
+    kept = {} if masks is None else masks
+    scales = {name: math.sqrt(mean_square(tensor, kept.get(name))) for name, tensor in module.tensors().items()}
     weights = sorted(scales[name] for name in module.weight_names)
     median = weights[len(weights) // 2] or 1.0
     return {name: scale if scale > _NEXT_TO_NOTHING * median else _SCALE_OF_NOTHING * median for name, scale in scales.items()}
@@ -88,9 +91,9 @@ class Probe:
         losses: list[float] = []
         self._module.train()
         torch.manual_seed(derive_seed(self._seed, "probe"))
-        for inputs, labels in self._batches:
+        for batch in self._batches:
             optimizer.zero_grad(set_to_none=True)
-            mean_nll = self._readout.mean_nll(self._module(*inputs, values=posterior.values(), logits=True), labels)
+            mean_nll = self._readout.mean_nll(self._module(*batch.inputs, values=posterior.values(), logits=True), batch.labels)
             (self._num_data * mean_nll).backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
             optimizer.step()
             losses.append(float(mean_nll.detach()))
@@ -104,7 +107,7 @@ class Probe:
         values = None if posterior is None else posterior.values()
         self._module.eval()
         torch.manual_seed(derive_seed(self._seed, "noise"))
-        losses = [self._readout.mean_nll(self._module(*inputs, values=values, logits=True), labels) for inputs, labels in batches]
+        losses = [self._readout.mean_nll(self._module(*batch.inputs, values=values, logits=True), batch.labels) for batch in batches]
         return float(torch.stack(losses).mean())
 
     def _posterior(self, log_alpha: float) -> Posterior:

@@ -56,7 +56,8 @@ class NegativeElbo:
             log_sigma2 = self._posterior.log_sigma2[name]
             if mean.grad is None or log_sigma2.grad is None:
                 raise RuntimeError("a variational weight took no part in the likelihood")
-            variance = None if values is None else values[name].var.detach()
+            # That of a weight that was pruned before is 0, and 0 / 0 its gradient.
+            variance = None if values is None or self._posterior.is_masked else values[name].var.detach()
             self._kl_gradients[name].add_(mean, log_sigma2, mean.grad, log_sigma2.grad, beta, variance)
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 @router.post("", status_code=202, operation_id="create_job", responses=RESPONSES, openapi_extra=REQUEST_BODY)
 async def create(request: Request, response: Response, services: ServicesDep) -> JobView:
-    """Takes a model, and a dataset where the job is not of kind inspect, and queues the job."""
+    """Takes what the kind needs, a model and a dataset where it is compress, and queues the job."""
     return to_job_view(await create_job(request, response, services))
 
 

@@ -12,6 +12,7 @@
     ├── UnexpectedPart            422
     ├── InvalidKind               422
     ├── InvalidDatasetRef         422
+    ├── ParentNotFound            422
     ├── JobNotFound               404
     ├── ArtifactNotFound          404
     ├── JobNotFinished            409
@@ -104,6 +105,10 @@ class InvalidKind(ApiError):
 
 class InvalidDatasetRef(ApiError):
     code, title, status = "invalid_dataset_ref", "The dataset reference is not valid", 422
+
+
+class ParentNotFound(ApiError):
+    code, title, status = "parent_not_found", "There is no such job to select from", 422
 
 
 class JobNotFound(ApiError):

@@ -35,6 +35,7 @@ class JobView(BaseModel):
 
     id: str
     kind: Kind
+    parent_id: str | None = Field(description="the job whose curve a selection is from")
     status: Status
     phase: str | None = Field(description="step of the run; null before the first")
     progress: float = Field(ge=0.0, le=1.0, description="part of the run that is done")

@@ -49,6 +49,8 @@ class Job(BaseModel):
 
     id: str
     kind: Kind = "compress"
+    # The job whose model and curve a selection takes.
+    parent_id: str | None = None
     status: Status = Status.QUEUED
     phase: str | None = None
     progress: float = 0.0
@@ -84,12 +86,19 @@ def new_job_id() -> str:
 
 
 def new_job(
-    *, config: dict[str, Any], inputs: dict[str, JobInput], kind: Kind = "compress", max_attempts: int = 3, job_id: str | None = None
+    *,
+    config: dict[str, Any],
+    inputs: dict[str, JobInput],
+    kind: Kind = "compress",
+    parent_id: str | None = None,
+    max_attempts: int = 3,
+    job_id: str | None = None,
 ) -> Job:
     """A queued job. `job_id` where the inputs were stored under an id drawn before."""
     return Job(
         id=job_id or new_job_id(),
         kind=kind,
+        parent_id=parent_id,
         config=config,
         inputs=inputs,
         max_attempts=max_attempts,

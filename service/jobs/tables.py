@@ -38,6 +38,7 @@ jobs = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("kind", String(32), nullable=False),
+    Column("parent_id", String(64)),
     Column("status", String(32), nullable=False),
     Column("phase", String(32)),
     Column("progress", Float, nullable=False, server_default=text("0")),

@@ -37,6 +37,7 @@ def fetch(job: Job, store: ObjectStore, folder: Path, data_roots: Sequence[Path]
         kind=job.kind,
         model=Path(inputs["model"]),
         data=_data_of(inputs) if job.kind == "compress" else None,
+        curve=Path(inputs["curve"]) if job.kind == "select" else None,
         config=CompressionConfig.parse(job.config),
     )
     (folder / TRAINER_INPUT).write_text(trainer_input.model_dump_json())

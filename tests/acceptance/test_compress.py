@@ -14,7 +14,8 @@ from tests.acceptance.digits_model import digits_model
 from tests.acceptance.served import BAYESPRESS, to_environment
 from tests.service.worker.workplace import processes_of, wait_until
 
-QUICK = ["epochs=2", "fine_tune_epochs=0", "thresholds=[3.0]", "max_beta_halvings=0"]
+QUICK = ["epochs=2", "fine_tune_epochs=0", "thresholds=[3.0]", "max_branches=1"]
+ARTIFACTS = ["curve.safetensors", "model.onnx", "report.json", "split.npz", "weights.safetensors"]
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_a_run_delivers_its_folder_and_a_missed_budget_too(folder: Path) -> None
     assert done.returncode == 0, done.stderr
     out = folder / "digits-compressed"
     assert names(folder) == ["digits-compressed", "digits.onnx"]
-    assert names(out) == ["model.onnx", "report.json", "split.npz", "weights.safetensors"]
+    assert names(out) == ARTIFACTS
     report = json.loads((out / "report.json").read_bytes())
     onnx.checker.check_model(onnx.load(out / "model.onnx"), full_check=True)
     # The table says what the report says, and the progress went elsewhere.
@@ -54,7 +55,7 @@ def test_a_run_delivers_its_folder_and_a_missed_budget_too(folder: Path) -> None
     missed = compress(folder, "digits.onnx", "builtin:digits", "--force", settings=[*QUICK, "max_metric_drop=0", "beta=100", "epochs=20"])
     assert missed.returncode == 3, missed.stderr
     assert "(gate_not_met)" in missed.stderr
-    assert names(out) == ["model.onnx", "report.json", "split.npz", "weights.safetensors"]
+    assert names(out) == ARTIFACTS
     assert json.loads((out / "report.json").read_bytes())["provenance"]["config"]["beta"] == 100
     assert processes_of(folder) == []
 
@@ -66,7 +67,7 @@ def test_a_folder_on_another_disk_takes_the_artifacts(folder: Path) -> None:
         (folder / "out").symlink_to(elsewhere)
         done = compress(folder, "digits.onnx", "builtin:digits", "--out", "out", settings=QUICK)
         assert done.returncode == 0, done.stderr
-        assert names(Path(elsewhere)) == ["model.onnx", "report.json", "split.npz", "weights.safetensors"]
+        assert names(Path(elsewhere)) == ARTIFACTS
     assert names(folder) == ["digits.onnx", "out"]
 
 

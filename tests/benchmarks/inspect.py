@@ -27,6 +27,7 @@ from compressor.admission import admit
 from compressor.config import CompressionConfig
 from compressor.estimate import estimate_training
 from compressor.training.fit import FitOptions, fit_posterior, posterior_optimizer
+from compressor.training.objective import Objective
 from compressor.training.readout import Readout
 from compressor.training.rows import Rows
 from compressor.training.steps import tensor_scales
@@ -97,7 +98,16 @@ def measure_step(module: Any, draw: Callable[[int], Tensor], batch_size: int) ->
     times: list[float] = []
     elbo, readout = NegativeElbo(posterior, "ard", num_rows), Readout(module.head, classes)
     fit_posterior(
-        module, posterior, elbo, readout, optimizer, rows, options, 0, lambda _: times.append(time.thread_time()), lambda *_: None
+        module,
+        posterior,
+        elbo,
+        Objective(readout),
+        optimizer,
+        rows,
+        options,
+        0,
+        lambda _: times.append(time.thread_time()),
+        lambda *_: None,
     )
     return median(after - before for before, after in pairwise(times))
 

@@ -14,7 +14,7 @@ from compressor.config import CompressionConfig as Config
 from compressor.errors import GraphTooLarge, InvalidConfig, LabelOutOfRange, ShapeMismatch, UnsupportedTask
 from compressor.graph.module import OnnxModule
 
-BRIEF = {"epochs": 2, "fine_tune_epochs": 1, "thresholds": [1], "max_beta_halvings": 0}
+BRIEF = {"epochs": 1, "second_round_epochs": 1, "fine_tune_epochs": 1, "thresholds": [1], "max_branches": 1}
 
 
 def run(model: Path, train: Path, out: Path, **options: object) -> Report:

@@ -1,6 +1,7 @@
 """Whole runs on real digits: what is delivered is what was measured, the budget decides, a killed run goes on where it was."""
 
 import json
+import time
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from compressor import CompressionConfig, DataReference, Report, compress, load_
 from compressor.errors import DeviceUnavailable, LabelOutOfRange, NotBetterThanGuessing
 from tests.compressor.conftest import DigitsJob
 
-QUICK = {"epochs": 25, "fine_tune_epochs": 4, "batch_size": 64, "thresholds": [0, 2], "max_beta_halvings": 1}
+QUICK = {"epochs": 10, "second_round_epochs": 15, "fine_tune_epochs": 4, "batch_size": 64, "thresholds": [0, 2], "max_branches": 2}
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +36,12 @@ def test_the_report_says_what_a_stranger_measures_with_onnxruntime_alone(deliver
 def test_bytes_and_nonzeros_are_those_of_the_files(delivered, digits_job):
     out, report, _ = delivered
     assert report.bytes.dense == digits_job.model.stat().st_size
-    assert report.bytes.artifacts == {name: (out / name).stat().st_size for name in ("model.onnx", "weights.safetensors", "split.npz")}
+    assert report.bytes.artifacts == {
+        name: (out / name).stat().st_size for name in ("model.onnx", "weights.safetensors", "curve.safetensors", "split.npz")
+    }
     graph = onnx.load(out / "model.onnx").graph
     sparse = {node.output[0]: node.attribute[0].sparse_tensor for node in graph.node if node.op_type == "Constant"}
-    counts = {name: len(tensor.indices.int64_data) for name, tensor in sparse.items()}
+    counts = {name: len(tensor.indices.int64_data) for name, tensor in sparse.items() if len(tensor.dims) >= 2}
     assert {layer.name: layer.nnz for layer in report.weights.layers if layer.name in counts} == counts
     assert report.weights.nnz == sum(layer.nnz for layer in report.weights.layers)
     assert report.weights.numel == 64 * 60 + 60 * 30 + 30 * 10
@@ -55,7 +58,7 @@ def test_csr_checkpoint_holds_the_weights_of_the_model(delivered):
 def test_the_report_on_disk_is_the_report(delivered):
     out, report, _ = delivered
     assert Report.model_validate_json((out / "report.json").read_bytes()) == report
-    assert {path.name for path in out.iterdir()} == {"model.onnx", "weights.safetensors", "split.npz", "report.json"}
+    assert {path.name for path in out.iterdir()} == {"model.onnx", "weights.safetensors", "curve.safetensors", "split.npz", "report.json"}
 
 
 def test_progress_never_falls_and_passes_every_phase_in_order(delivered):
@@ -68,7 +71,7 @@ def test_progress_never_falls_and_passes_every_phase_in_order(delivered):
 
 
 def test_with_no_validation_and_test_a_tenth_each_is_carved_and_said(digits_job, tmp_path):
-    config = CompressionConfig.parse({**QUICK, "epochs": 4, "max_beta_halvings": 0})
+    config = CompressionConfig.parse({**QUICK, "epochs": 2, "second_round_epochs": 2, "max_branches": 1})
     report = compress(digits_job.model, DataReference(train=digits_job.data.train), config, tmp_path)
     assert report.inputs.carved == ["validation", "test"]
     assert (report.inputs.num_train, report.inputs.num_validation, report.inputs.num_test) == (861, 108, 108)
@@ -84,16 +87,74 @@ def test_a_missed_budget_fails_the_gate_only_where_the_client_set_it(digits_job,
     report = compress(digits_job.model, digits_job.data, config, tmp_path)
     assert (report.budget.met, report.budget.source, report.gate_met) == (False, source, gate_met)
     assert "budget was missed" in report.verdict
-    assert {point.beta for point in report.curve} == {100.0, 50.0}
+    assert [branch.beta for branch in report.branches] == pytest.approx([100.0, 31.6], rel=1e-2)
+    assert report.branches[0].num_points == 0, "a hopeless branch is given up"
+    assert {point.beta for point in report.curve} == {report.branches[1].beta}
     assert (tmp_path / "model.onnx").exists()
     best = max(point.metric for point in report.curve)
     assert report.budget.compressed_validation.value >= best - 1e-9
 
 
+BRIEF = {**QUICK, "epochs": 3, "second_round_epochs": 3, "max_branches": 1}
+
+
+def test_a_target_ratio_is_delivered_whatever_the_metric_and_the_others_stand_on_the_curve(digits_job, tmp_path):
+    config = CompressionConfig.parse({**BRIEF, "target_ratio": 20, "curve_ratios": [5, 10]})
+    report = compress(digits_job.model, digits_job.data, config, tmp_path)
+    for point, ratio in zip(report.curve, (20, 10, 5), strict=True):
+        assert ratio <= point.compression_ratio <= 1.02 * ratio, "weights on no path are not among those that are kept"
+    assert report.weights.compression_ratio == report.curve[0].compression_ratio
+    assert report.gate_met
+
+
+@pytest.mark.parametrize(
+    ("options", "missed"),
+    [
+        ({"min_ratio": 5, "target_ratio": 10}, []),
+        ({"min_ratio": 50, "target_ratio": 10}, ["min_ratio"]),
+        ({"max_bytes": 100, "max_latency_ms": 1e-6}, ["max_bytes", "max_latency_ms"]),
+        ({"max_bytes": 10**9, "max_latency_ms": 1e6}, []),
+    ],
+)
+def test_gates_are_held_against_the_delivered_file(digits_job, tmp_path, options, missed):
+    report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**BRIEF, **options}), tmp_path)
+    assert report.missed_gates == missed
+    assert report.gate_met == (not missed)
+    assert {gate.name for gate in report.gates} == set(options)
+    for gate in report.gates:
+        if gate.name == "max_bytes":
+            assert gate.value == (tmp_path / "model.onnx").stat().st_size
+
+
+def test_the_run_keeps_to_max_epochs(digits_job, tmp_path):
+    config = CompressionConfig.parse({**QUICK, "max_branches": 3, "max_metric_drop": 0.0, "max_epochs": 20})
+    report = compress(digits_job.model, digits_job.data, config, tmp_path)
+    assert sum(report.training.epochs) + report.training.fine_tune_epochs * len(report.curve) <= 20
+    assert len(report.branches) == 1
+
+
+def test_the_run_keeps_to_max_seconds_about(digits_job, tmp_path):
+    config = CompressionConfig.parse({"epochs": 300, "second_round_epochs": 600, "max_seconds": 6, "max_branches": 1})
+    started = time.monotonic()
+    report = compress(digits_job.model, digits_job.data, config, tmp_path)
+    assert time.monotonic() - started < 15
+    assert report.curve
+
+
+def test_the_full_control_prunes_step_by_step_to_the_same_size(digits_job, tmp_path):
+    metrics = {}
+    for control in ("quick", "full"):
+        config = CompressionConfig.parse({**QUICK, "max_branches": 1, "target_ratio": 20, "control": control})
+        report = compress(digits_job.model, digits_job.data, config, tmp_path / control)
+        metrics[control] = report.metric.control.value
+        assert report.weights.compression_ratio == pytest.approx(20, rel=1e-2)
+    assert metrics["full"] > metrics["quick"]
+
+
 def test_where_magnitude_wins_on_validation_it_is_delivered(digits_job, tmp_path):
     """An absurd KL weight for two epochs ruins the survivors; the largest weights of the dense model are better at any size."""
     spoilt = {"epochs": 2, "beta": 100, "kl_warmup_fraction": 0, "log_alpha_init": -4, "thresholds": [-2], "fine_tune_epochs": 1}
-    report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **spoilt, "max_beta_halvings": 0}), tmp_path)
+    report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **spoilt, "max_branches": 1}), tmp_path)
     assert report.delivered == "magnitude"
     assert report.metric.compressed == report.metric.control
     assert report.weights.nnz == report.curve[0].nnz
@@ -101,10 +162,10 @@ def test_where_magnitude_wins_on_validation_it_is_delivered(digits_job, tmp_path
 
 
 def test_same_seed_same_files(digits_job, tmp_path):
-    config = CompressionConfig.parse({**QUICK, "epochs": 3, "max_beta_halvings": 0})
+    config = CompressionConfig.parse({**QUICK, "epochs": 2, "second_round_epochs": 3, "max_branches": 1})
     for name in ("a", "b"):
         compress(digits_job.model, digits_job.data, config, tmp_path / name)
-    for artifact in ("model.onnx", "weights.safetensors", "split.npz"):
+    for artifact in ("model.onnx", "weights.safetensors", "curve.safetensors", "split.npz"):
         assert (tmp_path / "a" / artifact).read_bytes() == (tmp_path / "b" / artifact).read_bytes()
 
 
@@ -115,7 +176,9 @@ class Killed(Exception):
 @pytest.mark.parametrize("kill_at", [1, 3, 6])
 def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_files(digits_job, tmp_path, monkeypatch, kill_at):
     monkeypatch.setattr("compressor.training.checkpoint._SAVE_EVERY_S", 0.0)
-    config = CompressionConfig.parse({**QUICK, "epochs": 3, "max_beta_halvings": 1, "max_metric_drop": 0.0, "beta": 50})
+    config = CompressionConfig.parse(
+        {**QUICK, "epochs": 3, "second_round_epochs": 3, "max_branches": 2, "max_metric_drop": 0.0, "beta": 50}
+    )
     compress(digits_job.model, digits_job.data, config, tmp_path / "whole")
     saved = 0
 
@@ -137,8 +200,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_files(digits_job, 
         lambda progress: epochs.append(progress.metrics["epoch"]) if "epoch" in progress.metrics else None,
         checkpoint=checkpoint,
     )
-    assert len(epochs) < 6, "nothing of the first attempt was used"
-    for artifact in ("model.onnx", "weights.safetensors"):
+    assert len(epochs) < 12, "nothing of the first attempt was used"
+    for artifact in ("model.onnx", "weights.safetensors", "curve.safetensors"):
         assert (tmp_path / "whole" / artifact).read_bytes() == (tmp_path / "resumed" / artifact).read_bytes()
 
 
@@ -146,7 +209,7 @@ def test_a_checkpoint_of_another_run_is_not_resumed(digits_job, tmp_path):
     checkpoint = tmp_path / "checkpoint.safetensors"
     for seed in (0, 1):
         epochs = []
-        config = CompressionConfig.parse({**QUICK, "epochs": 2, "max_beta_halvings": 0, "seed": seed})
+        config = CompressionConfig.parse({**QUICK, "epochs": 1, "second_round_epochs": 1, "max_branches": 1, "seed": seed})
         compress(
             digits_job.model,
             digits_job.data,
@@ -163,7 +226,17 @@ def test_shuffled_labels_lead_to_an_empty_network(digits_job, tmp_path):
     x, y = digits_job.rows["train"]
     np.savez(tmp_path / "shuffled.npz", x=x, y=np.random.default_rng(0).permutation(y))
     data = DataReference(train=str(tmp_path / "shuffled.npz"))
-    config = CompressionConfig.parse({"require_better_than_guessing": False, "max_beta_halvings": 0, "epochs": 60, "fine_tune_epochs": 1})
+    config = CompressionConfig.parse(
+        {
+            "require_better_than_guessing": False,
+            "distillation_weight": 0,
+            "max_branches": 1,
+            "beta": 1,
+            "epochs": 20,
+            "second_round_epochs": 40,
+            "fine_tune_epochs": 1,
+        }
+    )
     report = compress(digits_job.model, data, config, tmp_path / "out")
     smallest = min(report.curve, key=lambda point: point.threshold)
     assert smallest.threshold == 0
@@ -210,7 +283,7 @@ def test_report_schema_is_published_as_it_is():
 def test_what_was_delivered_can_be_compressed_again(delivered, digits_job, tmp_path):
     out, first, _ = delivered
     assert any(node.op_type == "Constant" for node in onnx.load(out / "model.onnx").graph.node)
-    config = CompressionConfig.parse({**QUICK, "max_metric_drop": 0.05, "max_beta_halvings": 0})
+    config = CompressionConfig.parse({**QUICK, "max_metric_drop": 0.05, "max_branches": 1})
     second = compress(out / "model.onnx", digits_job.data, config, tmp_path / "again")
     assert second.metric.dense.value == first.metric.compressed.value
     assert second.weights.numel == first.weights.numel
@@ -226,7 +299,7 @@ def test_the_search_fits_under_the_priors_of_the_config(digits_job, tmp_path, mo
         seen.append((prior, num_data, group_axes))
         raise Killed
 
-    monkeypatch.setattr("compressor.search.NegativeElbo", record)
+    monkeypatch.setattr("compressor.search.search.NegativeElbo", record)
     priors = {"prior": "log_uniform_exact", "group_prior": group_prior, "log_alpha_init": -3, "step_size": 0.01}
     with pytest.raises(Killed):
         compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **priors}), tmp_path)

@@ -22,7 +22,8 @@ from compressor.protocol import (
     TrainerInput,
 )
 
-QUICK = {"epochs": 6, "fine_tune_epochs": 2, "thresholds": [1], "max_beta_halvings": 0}
+RUN_ARTIFACTS = {"model.onnx", "weights.safetensors", "curve.safetensors", "split.npz", "report.json"}
+QUICK = {"epochs": 6, "fine_tune_epochs": 2, "thresholds": [1], "max_branches": 1}
 
 
 def run_trainer(workdir: Path, model: Path, data: DataReference | None, config: dict[str, object]) -> tuple[int, list[object]]:
@@ -45,7 +46,7 @@ def test_a_run_ends_with_its_result_and_complete_artifacts(digits_job, tmp_path,
     assert last.problem is None or last.problem.code == "gate_not_met"
     assert all(isinstance(line, Progress) or line.type == "checkpoint" for line in lines[:-1])
     assert (tmp_path / CHECKPOINT).exists()
-    assert {path.name for path in (tmp_path / ARTIFACTS).iterdir()} == {"model.onnx", "weights.safetensors", "split.npz", "report.json"}
+    assert {path.name for path in (tmp_path / ARTIFACTS).iterdir()} == RUN_ARTIFACTS
 
 
 def test_the_clients_error_is_the_last_line_and_exit_2(digits_job, tmp_path):
@@ -89,7 +90,13 @@ def test_an_inspection_loads_nothing_that_reads_rows(digits_job):
     assert done.stdout.strip() == "[]", done.stderr
 
 
-@pytest.mark.parametrize(("kind", "data"), [("compress", None), ("inspect", DataReference(train="builtin:digits"))])
-def test_a_trainer_is_told_of_rows_exactly_where_it_needs_them(kind, data):
-    with pytest.raises(ValidationError, match="compress needs data, and inspect takes none"):
-        TrainerInput(kind=kind, model=Path("m.onnx"), data=data, config=CompressionConfig())
+ROWS = DataReference(train="builtin:digits")
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "curve"),
+    [("compress", None, None), ("compress", ROWS, "c"), ("inspect", ROWS, None), ("inspect", None, "c"), ("select", None, None)],
+)
+def test_a_trainer_is_told_of_rows_and_of_a_curve_exactly_where_it_needs_them(kind, data, curve):
+    with pytest.raises(ValidationError, match=r"(compress needs data|select needs a curve), and no other kind takes any"):
+        TrainerInput(kind=kind, model=Path("m.onnx"), data=data, curve=curve, config=CompressionConfig())

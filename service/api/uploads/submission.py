@@ -10,7 +10,7 @@ from typing import get_args
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from compressor.config import WEIGHTS_SUFFIX, CompressionConfig, check_architecture
+from compressor.config import WEIGHTS_SUFFIX, CompressionConfig, check_architecture, check_choice
 from compressor.errors import InvalidConfig
 from compressor.protocol import Kind
 from service.api.problems import (
@@ -26,6 +26,7 @@ from service.api.problems import (
 from service.api.uploads.framing import DatasetSkimmer, Skimmer
 from service.api.uploads.model_kinds import ModelFileSkimmer
 from service.api.uploads.multipart import Event, FormReader, PartEnd, PartStart
+from service.api.uploads.parents import PARENT
 from service.api.uploads.references import check_reference
 from service.jobs.job import JobInput
 from service.settings import Settings
@@ -37,7 +38,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 DATA_PARTS = ("dataset", "validation", "test")
 # Part with a reference -> the input that it gives.
 REFERENCE_PARTS = {f"{part}_ref": part for part in DATA_PARTS}
-PARTS = (KIND, MODEL, *DATA_PARTS, *REFERENCE_PARTS, CONFIG)
+ROWS = (*DATA_PARTS, *REFERENCE_PARTS)
+PARTS = (KIND, MODEL, *ROWS, PARENT, CONFIG)
+# What a kind does not take, and inputs that it must have.
+NOT_TAKEN: dict[Kind, tuple[str, ...]] = {"compress": (PARENT,), "inspect": (*ROWS, PARENT), "select": (MODEL, *ROWS)}
+NEEDED: dict[Kind, tuple[str, ...]] = {"compress": (MODEL, "dataset"), "inspect": (MODEL,), "select": (PARENT,)}
 MAX_TEXT_BYTES = 64 * 1024
 
 
@@ -45,12 +50,14 @@ MAX_TEXT_BYTES = 64 * 1024
 class Submission:
     """What was asked for; uploaded files are complete in the store.
 
-    `inputs` has `model` and, for a job that compresses, `dataset`, perhaps `validation` and `test`.
+    `inputs` has `model` and, for a job that compresses, `dataset`, perhaps `validation` and `test`. A selection has a `parent_id` instead,
+    which nobody has looked up yet.
     """
 
     kind: Kind
     config: CompressionConfig
     inputs: dict[str, JobInput]
+    parent_id: str | None = None
 
 
 async def receive_submission(request: Request, job_id: str, store: ObjectStore, settings: Settings) -> Submission:
@@ -85,6 +92,7 @@ async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: Objec
     kind: Kind = "compress"
     config = CompressionConfig()
     inputs: dict[str, JobInput] = {}
+    parent_id = None
     seen: set[str] = set()
     async for event in events:
         if not isinstance(event, PartStart):
@@ -94,18 +102,23 @@ async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: Objec
         seen.add(name)
         if name == KIND:
             kind = _parse_kind(await _receive_text(events, name))
-        # Before the next file is received; the parts come in any order.
-        _check_kind(kind, seen)
-        if name == CONFIG:
+        if KIND in seen:  # before the next file is received; the parts come in any order
+            _check_kind(kind, seen)
+        if name == PARENT:
+            parent_id = await _receive_text(events, name)
+        elif name == CONFIG:
             config = _parse_config(await _receive_text(events, name))
         elif name in REFERENCE_PARTS:
             text = await _receive_text(events, name)
             inputs[given] = await run_in_threadpool(check_reference, text, name, settings.data_roots)
         elif name != KIND:
             inputs[name] = await _receive_file(events, event, job_id, store, settings.max_model_bytes if name == MODEL else None)
-    _check_complete(kind, inputs)
-    check_architecture(config, str(inputs[MODEL].key).endswith(WEIGHTS_SUFFIX))
-    return Submission(kind, config, inputs)
+    _check_kind(kind, seen)
+    _check_complete(kind, seen | inputs.keys())
+    if kind != "select":
+        check_architecture(config, str(inputs[MODEL].key).endswith(WEIGHTS_SUFFIX))
+    check_choice(config, is_selection=kind == "select")
+    return Submission(kind, config, inputs, parent_id)
 
 
 def _check_name(name: str, given: str, seen: set[str], inputs: dict[str, JobInput]) -> None:
@@ -118,17 +131,19 @@ def _check_name(name: str, given: str, seen: set[str], inputs: dict[str, JobInpu
 
 
 def _check_kind(kind: Kind, seen: set[str]) -> None:
-    rows = next((name for name in (*DATA_PARTS, *REFERENCE_PARTS) if name in seen), None)
-    if kind == "inspect" and rows is not None:
-        detail = f"A job of kind inspect reads no rows, and the form has the part {rows!r}."
-        raise UnexpectedPart(detail, param=rows, suggestion="Leave the part out, or let kind be compress.")
+    part = next((name for name in NOT_TAKEN[kind] if name in seen), None)
+    if part is not None:
+        others = " or ".join(other for other in KINDS if part not in NOT_TAKEN[other])
+        detail = f"A job of kind {kind} does not take the part {part!r}."
+        raise UnexpectedPart(detail, param=part, suggestion=f"Leave the part out, or let kind be {others}.")
 
 
-def _check_complete(kind: Kind, inputs: dict[str, JobInput]) -> None:
-    for name in (MODEL, "dataset") if kind == "compress" else (MODEL,):
-        if name not in inputs:
+def _check_complete(kind: Kind, given: set[str]) -> None:
+    for name in NEEDED[kind]:
+        if name not in given:
             alternative = " or dataset_ref" if name == "dataset" else ""
-            raise MissingPart(f"The form has no part {name}{alternative}.", param=name, suggestion=f"Add it: curl -F {name}=@FILE.")
+            value = "JOB" if name == PARENT else "@FILE"
+            raise MissingPart(f"The form has no part {name}{alternative}.", param=name, suggestion=f"Add it: curl -F {name}={value}.")
 
 
 async def _part_chunks(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:

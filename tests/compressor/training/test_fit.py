@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from compressor.errors import Diverged
 from compressor.graph.module import OnnxModule
 from compressor.training.fit import FineTuneOptions, FitOptions, fine_tune, fit_posterior, posterior_optimizer
+from compressor.training.objective import Objective
 from compressor.training.readout import Readout
 from compressor.training.rows import Rows, count_correct, num_batches, shuffled_batches
 from compressor.training.steps import tensor_scales
@@ -39,7 +40,7 @@ def fit(module: OnnxModule, posterior: Posterior, rows: Rows, beta: float, rate:
     options = FitOptions(beta, 0.0, 1e-2, rate, batch_size=64, epochs=20, seed=0)
     negative_elbo = NegativeElbo(posterior, "ard", len(rows))
     optimizer = posterior_optimizer(module, posterior, tensor_scales(module), options)
-    fit_posterior(module, posterior, negative_elbo, READOUT, optimizer, rows, options, 0, lambda _: None, lambda *_: None)
+    fit_posterior(module, posterior, negative_elbo, Objective(READOUT), optimizer, rows, options, 0, lambda _: None, lambda *_: None)
 
 
 def mean_log_alpha(posterior: Posterior) -> float:
@@ -78,10 +79,9 @@ def test_backward_is_the_gradient_of_n_times_the_mean_plus_beta_times_the_summed
 def test_fine_tuning_leaves_what_is_masked_at_zero_and_improves_the_rest(module, rows):
     generator = torch.Generator().manual_seed(0)
     masks = {name: torch.rand(weight.shape, generator=generator) < 0.3 for name, weight in module.tensors().items() if weight.ndim == 2}
-    scales = tensor_scales(module)
-    fine_tune(module, masks, scales, READOUT, rows, FineTuneOptions(1e-2, 64, 0, 0), lambda _: None)
+    fine_tune(module, masks, Objective(READOUT), rows, FineTuneOptions(1e-2, 64, 0, 0), lambda _: None)
     before = count_correct(module, READOUT, rows, 64)
-    fine_tune(module, masks, scales, READOUT, rows, FineTuneOptions(1e-2, 64, 5, 0), lambda _: None)
+    fine_tune(module, masks, Objective(READOUT), rows, FineTuneOptions(1e-2, 64, 5, 0), lambda _: None)
     assert count_correct(module, READOUT, rows, 64) > before
     for name, mask in masks.items():
         weight = module.tensors()[name]
@@ -99,7 +99,7 @@ def test_a_loss_that_is_no_number_is_an_error_with_a_remedy(module, rows):
 
 def test_batches_are_all_rows_once_in_an_order_given_by_the_seed(rows):
     def labels_of(seed: int) -> list[torch.Tensor]:
-        return [labels for _, labels in shuffled_batches(rows, 64, seed)]
+        return [batch.labels for batch in shuffled_batches(rows, 64, seed)]
 
     first, again, other = labels_of(1), labels_of(1), labels_of(2)
     assert len(first) == num_batches(rows, 64) == 17  # 1077 = 16 * 64 + 53, and 53 is more than half a batch

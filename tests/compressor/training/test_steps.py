@@ -10,6 +10,7 @@ from onnx import load
 from compressor.graph.module import OnnxModule
 from compressor.graph.write import write_arrays
 from compressor.training.fit import FitOptions, fit_posterior, posterior_optimizer
+from compressor.training.objective import Objective
 from compressor.training.readout import Readout
 from compressor.training.rows import Rows, count_correct
 from compressor.training.steps import LOG_ALPHAS, STEP_SIZES, Probe, tensor_scales
@@ -43,7 +44,7 @@ def fit(module: OnnxModule, rows: Rows) -> Posterior:
     options = FitOptions(1.0, 0.3, 0.05, 1e-3, batch_size=64, epochs=3, seed=0)
     optimizer = posterior_optimizer(module, posterior, tensor_scales(module), options)
     loss = NegativeElbo(posterior, "ard", len(rows))
-    fit_posterior(module, posterior, loss, READOUT, optimizer, rows, options, 0, lambda _: None, lambda *_: None)
+    fit_posterior(module, posterior, loss, Objective(READOUT), optimizer, rows, options, 0, lambda _: None, lambda *_: None)
     return posterior
 
 

@@ -7,6 +7,7 @@ from onnx import ModelProto
 
 from compressor.graph.module import OnnxModule
 from compressor.training.fit import FitOptions, fit_posterior, posterior_optimizer
+from compressor.training.objective import Objective
 from compressor.training.readout import Readout
 from compressor.training.rows import Rows, count_correct
 from compressor.training.steps import tensor_scales
@@ -26,7 +27,7 @@ def fit(model: ModelProto, rows: Rows, with_groups: bool) -> tuple[int, int]:
     negative_elbo = NegativeElbo(posterior, "ard", len(rows), module.group_axes if with_groups else None)
     options = FitOptions(1.0, 0.2, 2e-2, 1e-2, batch_size=64, epochs=100, seed=0)
     optimizer = posterior_optimizer(module, posterior, tensor_scales(module), options)
-    fit_posterior(module, posterior, negative_elbo, READOUT, optimizer, rows, options, 0, lambda _: None, lambda *_: None)
+    fit_posterior(module, posterior, negative_elbo, Objective(READOUT), optimizer, rows, options, 0, lambda _: None, lambda *_: None)
     return int(posterior.keep_masks(1.0)["layer0.weight"].any(dim=1).sum()), count_correct(module, READOUT, rows, 500)
 
 

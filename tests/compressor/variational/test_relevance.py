@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from compressor.config import Prior
 from compressor.graph.module import OnnxModule
 from compressor.training.fit import FineTuneOptions, FitOptions, fine_tune, fit_posterior, posterior_optimizer
+from compressor.training.objective import Objective
 from compressor.training.readout import Readout
 from compressor.training.rows import Rows
 from compressor.training.steps import tensor_scales
@@ -111,12 +112,12 @@ def fitted_log_alpha(x: np.ndarray, y: np.ndarray) -> Tensor:
     nodes = [node("Gemm", ["x", "w", "b"], "s"), node("Sigmoid", ["s"], "y")]
     module = OnnxModule(model_of(nodes, {"x": ["n", x.shape[1]]}, {"y": ["n", 1]}, arrays))
     rows, readout = Rows((torch.from_numpy(x).float(),), torch.from_numpy(y), lambda inputs: inputs), Readout("sigmoid", 2, single=True)
-    fine_tune(module, {}, tensor_scales(module), readout, rows, FineTuneOptions(0.1, 100, 40, 0), lambda _: None)
+    fine_tune(module, {}, Objective(readout), rows, FineTuneOptions(0.1, 100, 40, 0), lambda _: None)
     posterior = Posterior({"w": module.tensors()["w"]}, -3.0)
     options = FitOptions(1.0, 0.1, 2e-2, 2e-2, batch_size=100, epochs=300, seed=0)
     optimizer = posterior_optimizer(module, posterior, tensor_scales(module), options)
     negative_elbo = NegativeElbo(posterior, "ard", len(rows))
-    fit_posterior(module, posterior, negative_elbo, readout, optimizer, rows, options, 0, lambda _: None, lambda *_: None)
+    fit_posterior(module, posterior, negative_elbo, Objective(readout), optimizer, rows, options, 0, lambda _: None, lambda *_: None)
     return posterior.log_alpha()["w"].flatten()
 
 

@@ -15,6 +15,7 @@ from compressor.config import Prior
 from compressor.graph.gaussian import GaussianValue
 from compressor.graph.module import OnnxModule
 from compressor.training.readout import Readout
+from compressor.variational.dropout import BinaryDropout, GaussianDropout
 from compressor.variational.elbo import NegativeElbo
 from compressor.variational.kl import kl, total_kl
 from compressor.variational.posterior import Posterior
@@ -22,11 +23,6 @@ from tests.compressor.graph.models import model_of, node, values
 from tests.compressor.variational.test_kl import expected_log_magnitude
 
 READOUT = Readout("scores", 10)
-
-
-def gaussian_dropout(weights: dict[str, Tensor], alpha: float) -> dict[str, GaussianValue]:
-    """The posterior w (1 + sqrt(alpha) eps) of a fixed rate: multiplicative noise, so the variance follows the mean."""
-    return {name: GaussianValue(weight, alpha * weight.square()) for name, weight in weights.items()}
 
 
 def weights_of(module: OnnxModule) -> dict[str, Tensor]:
@@ -49,7 +45,7 @@ def test_binary_dropout_and_gaussian_dropout_of_alpha_p_over_1_minus_p_have_equa
     outputs = torch.stack([module(x * mask / (1 - rate)) for mask in masks]).double()
     mean = torch.tensordot(probabilities, outputs, dims=1)
     variance = torch.tensordot(probabilities, (outputs - mean).square(), dims=1)
-    dropped = gaussian_dropout(weights_of(module), rate / (1 - rate))
+    dropped = GaussianDropout(weights_of(module), rate / (1 - rate)).values()
 
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     gaussian_mean = module(x, values=dropped)
@@ -59,6 +55,16 @@ def test_binary_dropout_and_gaussian_dropout_of_alpha_p_over_1_minus_p_have_equa
     torch.testing.assert_close(deviation.double().square(), variance, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.8])
+def test_draws_of_binary_dropout_have_the_moments_of_the_gaussian_one(rate):
+    weights = {"w": torch.tensor([[1.0, -2.0, 0.5]])}
+    torch.manual_seed(0)
+    draws = torch.stack([BinaryDropout(weights, rate).values()["w"] for _ in range(20_000)])
+    gaussian = GaussianDropout(weights, rate / (1 - rate)).values()["w"]
+    torch.testing.assert_close(draws.mean(0), gaussian.mean, rtol=0.06, atol=0)
+    torch.testing.assert_close(draws.var(0), gaussian.var, rtol=0.06, atol=0)
+
+
 def test_noise_of_any_fixed_rate_costs_likelihood(digits_job):
     """Why a rate cannot be fitted by likelihood alone: of all rates, none at all is the likeliest."""
     module = OnnxModule(load(digits_job.model)).eval()
@@ -66,7 +72,7 @@ def test_noise_of_any_fixed_rate_costs_likelihood(digits_job):
     costs = []
     for alpha in (0.0, 0.02, 0.1, 0.5, 2.0):
         torch.manual_seed(0)
-        drawn = gaussian_dropout(weights_of(module), alpha)
+        drawn = GaussianDropout(weights_of(module), alpha).values()
         with torch.no_grad():
             costs.append(np.mean([float(READOUT.mean_nll(module(x, values=drawn, logits=True), labels)) for _ in range(10)]))
     assert all(higher > 1.05 * lower for lower, higher in pairwise(costs))
@@ -159,7 +165,7 @@ def test_gradient_of_the_mean_has_less_variance_in_the_additive_form(digits_job,
             found.append((float(loss.detach()), torch.cat([gradient.flatten() for gradient in gradients])))
         return found
 
-    additive, multiplicative = draws(posterior.values), draws(lambda: gaussian_dropout(weights_of(module), alpha))
+    additive, multiplicative = draws(posterior.values), draws(lambda: GaussianDropout(weights_of(module), alpha).values())
     np.testing.assert_allclose([loss for loss, _ in additive], [loss for loss, _ in multiplicative], rtol=1e-5)
     variances = [float(torch.stack([grad for _, grad in found]).var(dim=0).sum()) for found in (additive, multiplicative)]
     assert variances[1] > ratio * variances[0]

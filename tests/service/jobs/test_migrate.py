@@ -8,7 +8,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from service.jobs.engine import SQLITE_PRAGMAS, create_engine
+from service.jobs.job import JobInput, new_job
 from service.jobs.migrate import upgrade
+from service.jobs.repository import JobRepository
 from service.jobs.states import LEASED, Status
 from service.jobs.tables import jobs, metadata
 
@@ -40,7 +42,17 @@ def test_nullability_and_partial_index(engine: Engine) -> None:
 def test_upgrade_twice_changes_nothing(engine: Engine) -> None:
     upgrade(engine)
     with engine.begin() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0001"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0002"]
+
+
+def test_jobs_of_an_older_database_are_still_there(engine: Engine) -> None:
+    job, repository = new_job(config={}, inputs={"model": JobInput(key="k")}), JobRepository(engine)
+    repository.insert(job)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE jobs DROP COLUMN parent_id"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    upgrade(engine)
+    assert repository.get(job.id) == job
 
 
 def test_several_processes_upgrade_at_once(database_url: str) -> None:

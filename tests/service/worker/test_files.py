@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import pytest
 
 from compressor.config import CompressionConfig
-from compressor.protocol import TRAINER_INPUT, DataReference, TrainerInput
+from compressor.protocol import TRAINER_INPUT, DataReference, Kind, TrainerInput
 from service.jobs.job import JobInput, new_job, new_job_id
 from service.storage import keys
 from service.worker.files import UPLOAD_IDLE_S, discard_unclaimed, fetch
@@ -94,15 +94,16 @@ def test_a_worker_removes_them_when_it_starts(workplace: Workplace) -> None:
     assert files(workplace, orphan) == []
 
 
-@pytest.mark.parametrize("kind", ["compress", "inspect"])
-def test_the_trainer_is_told_the_kind_and_gets_rows_only_to_compress(
-    workplace: Workplace, tmp_path: Path, kind: Literal["compress", "inspect"]
-) -> None:
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_the_trainer_is_told_the_kind_and_gets_what_it_needs(workplace: Workplace, tmp_path: Path, kind: Kind) -> None:
     key = keys.input_key("job_a", "model", ".onnx")
     put_bytes(workplace.store, key, b"model")
-    rows = {"dataset": JobInput(ref="builtin:digits")} if kind == "compress" else {}
-    fetch(new_job(kind=kind, config={"seed": 4}, inputs={"model": JobInput(key=key), **rows}), workplace.store, tmp_path, ())
+    of_parent = keys.artifact_key("job_a", 1, "curve.safetensors")
+    put_bytes(workplace.store, of_parent, b"points")
+    others = {"compress": {"dataset": JobInput(ref="builtin:digits")}, "inspect": {}, "select": {"curve": JobInput(key=of_parent)}}
+    fetch(new_job(kind=kind, config={"seed": 4}, inputs={"model": JobInput(key=key), **others[kind]}), workplace.store, tmp_path, ())
     given = TrainerInput.model_validate_json((tmp_path / TRAINER_INPUT).read_bytes())
     data = DataReference(train="builtin:digits") if kind == "compress" else None
-    assert given == TrainerInput(kind=kind, model=given.model, data=data, config=CompressionConfig(seed=4))
+    assert given == TrainerInput(kind=kind, model=given.model, data=data, curve=given.curve, config=CompressionConfig(seed=4))
+    assert given.curve is None or (tmp_path / given.curve).read_bytes() == b"points"
     assert (tmp_path / given.model).read_bytes() == b"model"

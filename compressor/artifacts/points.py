@@ -1,0 +1,216 @@
+"""`curve.safetensors`: the fine-tuned tensors of every point of the curve, of which any can be exported. The layout, format_version 1:
+
+A safetensors file. Its metadata has "bayespress_curve", the JSON form of `Curve`. Tensor i of point p, by their order there, lies in
+  point/<p>/<i>/positions  of the nonzeros, flat, row-major: int32 and increasing; or, of tensors in which 1 in 32 or more is kept, bytes
+                           with a bit for every element, the lowest first
+  point/<p>/<i>/values     the nonzeros in this order, in the type in which they were trained
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from compressor.atomic import replacing
+from compressor.errors import ArtifactMismatch, InvalidArtifact
+from compressor.report import CurvePoint
+
+# One key alone: safetensors writes the keys of its metadata in random order, and the same tensors shall give the same bytes.
+METADATA_KEY = "bayespress_curve"
+_BITS_PER_POSITION = 32
+
+
+@dataclass(frozen=True)
+class SparseTensor:
+    """Nonzeros in order. `positions` are flat and int32; or, of 1 in 32 or denser tensors, bytes with a bit for every element."""
+
+    positions: Tensor
+    values: Tensor
+
+
+class TensorSpec(BaseModel):
+    """A tensor as it was trained, by its ONNX name; `dtype` is torch's name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    shape: tuple[int, ...] = Field(max_length=64)
+    dtype: str
+
+
+class Curve(BaseModel):
+    """What the file says of its points.
+
+    `architecture`, `image_size` and `output` are the options of the run that decide what its tensors are; `numel` counts the weights, as
+    the report does; `dense_metric` is that of the uploaded model on validation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    format_version: Literal[1] = 1
+    model_sha256: str
+    architecture: str | None
+    image_size: int | None
+    output: str | None
+    numel: int = Field(ge=1)
+    metric: str
+    dense_metric: float
+    tensors: tuple[TensorSpec, ...]
+    points: tuple[CurvePoint, ...] = Field(min_length=1)
+
+
+def to_sparse(tensor: Tensor) -> SparseTensor:
+    """Args: any shape, at most 2^31 elements."""
+    flat = tensor.detach().flatten().cpu()
+    kept = flat != 0
+    if int(kept.sum()) * _BITS_PER_POSITION < len(flat):
+        return SparseTensor(kept.nonzero().flatten().to(torch.int32), flat[kept])
+    padded = torch.nn.functional.pad(kept, (0, -len(flat) % 8)).view(-1, 8)
+    bits = padded.to(torch.uint8) << torch.arange(8, dtype=torch.uint8)
+    return SparseTensor(bits.sum(1, dtype=torch.uint8), flat[kept])
+
+
+def to_dense(sparse: SparseTensor, like: Tensor) -> Tensor:
+    """A tensor of the shape, dtype and device of `like`."""
+    flat = torch.zeros(like.numel(), dtype=like.dtype)
+    kept = _bits(sparse.positions)[: like.numel()] if sparse.positions.dtype == torch.uint8 else sparse.positions.long()
+    flat[kept] = sparse.values.to(like.dtype)
+    return flat.view(like.shape).to(like.device)
+
+
+class Points:
+    """The tensors of each point, in the order of the curve; names are the client's, so a checkpoint has them by position."""
+
+    def __init__(self) -> None:
+        self._points: list[dict[str, SparseTensor]] = []
+
+    def append(self, tensors: Mapping[str, Tensor]) -> None:
+        self._points.append({name: to_sparse(tensor) for name, tensor in tensors.items()})
+
+    def tensors(self, index: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: to_dense(self._points[index][name], tensor) for name, tensor in like.items()}
+
+    def to_checkpoint(self) -> Iterator[tuple[str, Tensor]]:
+        for number, point in enumerate(self._points):
+            for index, sparse in enumerate(point.values()):
+                positions, values = _keys(number, index)
+                yield positions, sparse.positions
+                yield values, sparse.values
+
+    def restore(self, checkpoint: Mapping[str, Tensor], num_points: int, names: Mapping[str, Tensor]) -> None:
+        self._points = [
+            {name: SparseTensor(*(checkpoint[key].cpu() for key in _keys(number, index))) for index, name in enumerate(names)}
+            for number in range(num_points)
+        ]
+
+
+def specs_of(tensors: Mapping[str, Tensor]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name=name, shape=tuple(tensor.shape), dtype=_dtype_name(tensor)) for name, tensor in tensors.items())
+
+
+def write(path: Path, curve: Curve, points: Points) -> None:
+    """Writes the points, each with the tensors of `curve.tensors`; the file is replaced as a whole or not at all."""
+    with replacing(path) as partial:
+        save_file(dict(points.to_checkpoint()), partial, {METADATA_KEY: curve.model_dump_json()})
+
+
+def read(path: Path) -> Curve:
+    """What an untrusted file says of its points; none of their tensors is read.
+
+    Raises: InvalidArtifact where it is damaged or not of this format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return Curve.model_validate_json((file.metadata() or {})[METADATA_KEY])
+    except (SafetensorError, ValidationError, KeyError, OSError, ValueError) as error:
+        raise _damaged(path, type(error).__name__) from error
+
+
+def read_point(path: Path, curve: Curve, number: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The dense tensors of one point of an untrusted file.
+
+    Args:
+        path: the file.
+        curve: what `read` gave for it.
+        number: of the point, from 0.
+        like: the tensors of the model, by name; nothing larger than they are is made.
+    Returns: tensors of the names, shapes, types and devices of `like`.
+    Raises: InvalidArtifact where the file is damaged, or its tensors are not those of `like`.
+    """
+    if curve.tensors != specs_of(like):
+        raise InvalidArtifact(
+            f"{path.name} holds other tensors than the model has.",
+            param=path.name,
+            suggestion="Give the model of that run, and the same options output, architecture and image_size.",
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            parts = [SparseTensor(*(file.get_tensor(key) for key in _keys(number, index))) for index in range(len(like))]
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, type(error).__name__) from error
+    for (name, tensor), sparse in zip(like.items(), parts, strict=True):
+        if why := _fault(sparse, tensor):
+            raise _damaged(path, f"{name!r} of point {number} has {why}")
+    if sum(len(sparse.values) for sparse, tensor in zip(parts, like.values(), strict=True) if tensor.ndim >= 2) != curve.points[number].nnz:
+        raise _damaged(path, f"point {number} has another number of nonzeros than the curve says")
+    return {name: to_dense(sparse, tensor) for (name, tensor), sparse in zip(like.items(), parts, strict=True)}
+
+
+def verify_points(path: Path, curve: Curve, points: Points, like: Mapping[str, Tensor]) -> None:
+    """Reads the file back and compares it with what was written.
+
+    Raises: ArtifactMismatch.
+    """
+    try:
+        is_same = read(path) == curve
+        for number in range(len(curve.points)):
+            found, written = read_point(path, curve, number, like), points.tensors(number, like)
+            is_same = is_same and all(torch.equal(found[name], tensor) for name, tensor in written.items())
+    except InvalidArtifact as error:
+        raise ArtifactMismatch(f"{path.name} cannot be read back: {error.detail}", param=path.name) from error
+    if not is_same:
+        raise ArtifactMismatch(f"{path.name} does not hold the points of the run.", param=path.name)
+
+
+def _keys(number: int, index: int) -> tuple[str, str]:
+    return f"point/{number}/{index}/positions", f"point/{number}/{index}/values"
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _bits(packed: Tensor) -> Tensor:
+    return (packed[:, None] >> torch.arange(8, dtype=torch.uint8) & 1).bool().flatten()
+
+
+def _fault(sparse: SparseTensor, like: Tensor) -> str | None:
+    """What is wrong, before anything is allocated by these numbers or indexed with them."""
+    positions, values = sparse.positions, sparse.values
+    if positions.ndim != 1 or values.ndim != 1 or values.dtype != like.dtype:
+        return "parts of a wrong type"
+    if not bool((values.isfinite() & (values != 0)).all()):
+        return "values that are 0 or not finite"
+    if positions.dtype == torch.uint8:
+        if len(positions) != math.ceil(like.numel() / 8):
+            return "bits for another number of elements"
+        bits = _bits(positions)
+        return None if int(bits.sum()) == int(bits[: like.numel()].sum()) == len(values) else "another number of bits than of values"
+    if positions.dtype != torch.int32:
+        return "positions of a wrong type"
+    if len(positions) != len(values) or bool((positions[1:] <= positions[:-1]).any()):
+        return "positions that do not increase, or another number of them than of values"
+    if len(positions) and not 0 <= int(positions[0]) <= int(positions[-1]) < like.numel():
+        return "positions outside the tensor"
+    return None
+
+
+def _damaged(path: Path, why: str) -> InvalidArtifact:
+    return InvalidArtifact(f"{path.name}: not a readable curve ({why}).", param=path.name, suggestion="Download the artifact again.")

@@ -1,0 +1,137 @@
+"""`select`: another point of a finished run's curve as a model, without rows and without training."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from compressor.admission import AdmittedModel, admit, to_numpy
+from compressor.artifacts import points, sparse_onnx
+from compressor.artifacts.verify import verify_model, verify_tensors, verify_weights
+from compressor.atomic import replacing
+from compressor.config import CompressionConfig, check_choice
+from compressor.delivery import MODEL, WEIGHTS, count_weights, describe_size, file_sha256, measure_bytes, write_model
+from compressor.errors import ArtifactMismatch, InvalidArtifact, InvalidConfig
+from compressor.graph.write import float_tensors
+from compressor.progress import ProgressTracker, ignore
+from compressor.protocol import CURVE, SELECTION, OnProgress
+from compressor.report import CurvePoint, Selection
+from compressor.search.network import Network
+from compressor.selection.curve import choose, is_inside, nearest
+
+
+def select(
+    model_path: Path | str, curve_path: Path | str, config: CompressionConfig, out_dir: Path | str, on_progress: OnProgress = ignore
+) -> Selection:
+    """Exports one point of the curve of an earlier run, as it was when its metric was measured.
+
+    Args:
+        model_path: the model that the run was given.
+        curve_path: its artifact curve.safetensors.
+        config: exactly one of `point`, `target_ratio` (the nearest point) and `max_metric_drop` (the smallest point inside) chooses; of the
+            other options `architecture`, `image_size` and `output` count, which are those of the run where they are unset.
+        out_dir: receives model.onnx, weights.safetensors and selection.json; made where it is absent.
+        on_progress: told of the phases.
+    Returns: what was exported.
+    Raises:
+        InvalidConfig: no such point.
+        InvalidArtifact: the curve is damaged, or that of another model.
+        ModelError: as `compress`.
+        ArtifactMismatch: what was written is not what was read.
+    """
+    model_path, curve_path, out_dir = Path(model_path), Path(curve_path), Path(out_dir)
+    tracker = ProgressTracker(on_progress)
+
+    tracker.enter("validate")
+    check_choice(config, is_selection=True)
+    curve = points.read(curve_path)
+    number = _choose(curve, config)
+    if file_sha256(model_path) != curve.model_sha256:
+        raise InvalidArtifact(
+            "The curve is that of another model.", param=CURVE, suggestion="Give the very file that the run was given, byte for byte."
+        )
+    model = admit(model_path, _with_options_of(curve, config))
+    tensors = points.read_point(curve_path, curve, number, model.module.state())
+    Network(model.module).load(tensors)
+
+    tracker.enter("write")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_model(out_dir, model, tensors)
+
+    tracker.enter("verify")
+    _verify(out_dir, model)
+    return _write_selection(out_dir, model, curve_path, curve, number)
+
+
+def _choose(curve: points.Curve, config: CompressionConfig) -> int:
+    """The number of the point."""
+    if config.point is not None:
+        if config.point >= len(curve.points):
+            raise InvalidConfig(
+                f"The curve has no point {config.point}.", param="point", suggestion=f"Its points are 0 to {len(curve.points) - 1}."
+            )
+        return config.point
+    if config.target_ratio is not None:
+        return curve.points.index(nearest(curve.points, curve.numel, config.target_ratio))
+    assert config.max_metric_drop is not None  # noqa: S101  the one that is left
+    best = choose(curve.points, curve.dense_metric, config.max_metric_drop)
+    if not is_inside(best, curve.dense_metric, config.max_metric_drop):
+        raise InvalidConfig(
+            f"No point of the curve loses so little: the most accurate one loses {curve.dense_metric - best.metric:.2%} on validation.",
+            param="max_metric_drop",
+            suggestion="Allow a larger drop, or choose by ratio or number.",
+        )
+    return curve.points.index(best)
+
+
+def _with_options_of(curve: points.Curve, config: CompressionConfig) -> CompressionConfig:
+    own = {"architecture": curve.architecture, "image_size": curve.image_size, "output": curve.output}
+    return CompressionConfig.parse(own | config.model_dump(include=set(own), exclude_none=True))
+
+
+def _verify(out_dir: Path, model: AdmittedModel) -> None:
+    """Reads both files back, and runs the model on random rows, where some were found that it runs on and gives numbers for."""
+    module = model.module
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in module.state().items()}
+    expected = _outputs(model)
+    if module.example is None or expected is None:
+        verify_tensors(out_dir / MODEL, arrays)
+    else:
+        verify_model(out_dir / MODEL, arrays, to_numpy(module.example), expected, output=module.output.name)
+    verify_weights(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL))
+
+
+@torch.no_grad()
+def _outputs(model: AdmittedModel) -> npt.NDArray[Any] | None:
+    if model.module.example is None:
+        return None
+    outputs = model.module.eval()(*model.module.example).cpu().double().numpy()
+    return outputs if np.isfinite(outputs).all() else None
+
+
+def _write_selection(out_dir: Path, model: AdmittedModel, curve_path: Path, curve: points.Curve, number: int) -> Selection:
+    weights, parameters = count_weights(float_tensors(model.proto), sparse_onnx.read(out_dir / MODEL), {})
+    bytes_, point = measure_bytes(out_dir, model, (MODEL, WEIGHTS)), curve.points[number]
+    files = {"model": model.path, "curve": curve_path, **{name: out_dir / name for name in (MODEL, WEIGHTS)}}
+    selection = Selection(
+        verdict=f"Point {number}: {describe_size(weights, bytes_)}, at a validation {_metrics(curve, point)}.",
+        number=number,
+        point=point,
+        metric=curve.metric,
+        dense_metric=curve.dense_metric,
+        weights=weights,
+        parameters=parameters,
+        bytes=bytes_,
+        sha256={name: file_sha256(path) for name, path in files.items()},
+    )
+    with replacing(out_dir / SELECTION) as partial:
+        partial.write_text(selection.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    if Selection.model_validate_json((out_dir / SELECTION).read_bytes()) != selection:
+        raise ArtifactMismatch("selection.json does not hold the selection.", param=SELECTION)
+    return selection
+
+
+def _metrics(curve: points.Curve, point: CurvePoint) -> str:
+    return f"{curve.metric} of {point.metric:.2%} against {curve.dense_metric:.2%} dense"

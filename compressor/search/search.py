@@ -1,0 +1,509 @@
+"""The course of a search: probe, branches of a few rounds each, the sweep of each branch, the control, and the choice between the two."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from compressor.admission import AdmittedModel
+from compressor.artifacts.points import Points
+from compressor.config import CompressionConfig
+from compressor.errors import Diverged
+from compressor.intake import Baseline
+from compressor.progress import ProgressTracker
+from compressor.report import LogAlphaQuantiles, Training
+from compressor.search.control import GRADUAL_PART, train_control
+from compressor.search.network import Network, Tensors, count_live
+from compressor.search.position import Position
+from compressor.search.work import FIT_COST, Allowance, Setting
+from compressor.selection.beta import Branch, first_beta, next_beta
+from compressor.selection.curve import Candidate, choose, is_inside, nearest, threshold_of_count
+from compressor.training.checkpoint import CheckpointFile, optimizer_tensors, restore_optimizer
+from compressor.training.fit import FitOptions, fine_tune, fit_posterior, posterior_optimizer
+from compressor.training.objective import Objective, Teacher
+from compressor.training.rows import count_correct
+from compressor.training.schedule import Schedule
+from compressor.training.seeds import derive_seed
+from compressor.training.steps import Probe, tensor_scales
+from compressor.variational.elbo import NegativeElbo
+from compressor.variational.posterior import Posterior
+
+_SECOND_ROUND_PART = 0.5  # of the step size of the first round
+_SECOND_WARMUP_FRACTION = 0.2
+_FINE_TUNE_PART = 0.05
+_KEPT_AFTER_A_ROUND = 3.0  # log_alpha: beyond it a weight is 95 % noise (Molchanov et al. 2017)
+
+_NEVER_ALIVE = 100.0
+
+_SMALLER_STEP = 0.3  # after a branch that diverged in spite of the probe
+_MAX_SMALLER_STEPS = 3
+
+_SAME_SIZE = 0.02  # points closer than this are one
+_FURTHER, _MAX_FURTHER = 1.15, 4  # beyond the strictest threshold, as long as the budget holds
+_RATIO_SLACK = 1e-3  # to which a wanted ratio is met
+_LARGEST_LAYERS, _LAYER_PART = 3, 0.85  # what is left of a layer that is cut by itself
+_HOPELESS_BUDGETS, _HOPELESS_DROP = 4.0, 0.02  # lost before the fine-tuning: no point of this branch will be inside
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the search found: the tensors of the delivered and of the control model by ONNX name, and the whole curve."""
+
+    delivered: Literal["variational", "magnitude"]
+    tensors: Tensors
+    metric: float
+    control_tensors: Tensors
+    control_metric: float
+    curve: list[Candidate]
+    chosen: Candidate
+    points: Points
+    branches: list[Branch]
+    log_alpha: dict[str, LogAlphaQuantiles]
+    training: Training
+
+
+class Search:
+    """One run of the search over a module, which it leaves with the delivered tensors in place.
+
+    Args:
+        model: the uploaded model, on the device of the run.
+        baseline: its rows, its metric and the budget.
+        config, schedule: the options, and the sizes resolved from them.
+        tracker: told of the work done.
+        checkpoint: read at the start, written now and then.
+    """
+
+    def __init__(
+        self,
+        model: AdmittedModel,
+        baseline: Baseline,
+        config: CompressionConfig,
+        schedule: Schedule,
+        tracker: ProgressTracker,
+        checkpoint: CheckpointFile,
+    ) -> None:
+        teacher = Teacher(model.module, baseline.train, schedule.batch_size) if config.distillation_weight > 0 else None
+        objective = Objective(baseline.readout, teacher, config.distillation_weight, config.distillation_temperature)
+        self._setting = Setting(model, baseline, config, schedule, objective, tracker)
+        self._whole = model.module
+        self._checkpoint = checkpoint
+        self._dense: Tensors = Network(model.module).tensors()
+        self._numel = sum(tensor.numel() for tensor in self._dense.values() if tensor.ndim >= 2)
+        self._points = Points()
+        self._position = Position()
+        self._start: Tensors = self._dense  # of the present round
+        self._log_alpha: Tensors = {}  # of the rounds behind; of a weight that went, from the round in which it did
+        self._allowance = Allowance(config.max_epochs, config.max_seconds, 0.0, 0.0)
+
+    def run(self) -> Outcome:
+        """Raises: Diverged."""
+        restored = self._restore()
+        self._probe()
+        while not self._position.finished:
+            if not self._position.rounds:
+                self._begin_branch(self._first_beta())
+            try:
+                hopeless = self._fit(restored)
+                if not hopeless:
+                    self._sweep()
+            except Diverged as error:
+                self._take_smaller_steps(error)
+            else:
+                self._end_branch()
+            restored = {}
+        return self._control()
+
+    def _probe(self) -> None:
+        """Finds out what noise and which steps the dense network bears, where the configuration does not say."""
+        position, setting = self._position, self._setting
+        config, baseline = setting.config, setting.baseline
+        if position.step_size is not None:
+            return
+        position.log_alpha_init, position.step_size = config.log_alpha_init, config.step_size
+        if position.log_alpha_init is None or position.step_size is None:
+            setting.tracker.enter("probe")
+            seed = derive_seed(config.seed, "probe")
+            probe = Probe(self._whole, baseline.readout, baseline.train, setting.schedule.batch_size, seed)
+            if position.log_alpha_init is None:
+                position.log_alpha_init = probe.log_alpha()
+            if position.step_size is None:
+                position.step_size = probe.step_size(position.log_alpha_init)
+
+    # One branch: its rounds
+
+    def _begin_branch(self, beta: float) -> None:
+        schedule = self._setting.schedule.cut_to(self._allowance.left(), self._num_points)
+        self._position.begin_branch(beta, list(schedule.rounds), schedule.fine_tune_epochs)
+        self._start, self._log_alpha = self._dense, {}
+
+    def _fit(self, restored: Mapping[str, Tensor]) -> bool:
+        """Fits the rounds that are left. Returns: whether the branch is given up after the first one."""
+        position = self._position
+        while position.round < len(position.rounds):
+            network = Network.holding(self._whole, self._setting.model.proto, self._start)
+            self._plan(network.cost)
+            posterior = self._fit_round(network, restored)
+            restored = {}
+            log_alpha = network.expand(posterior.log_alpha(), math.inf)
+            self._log_alpha = {name: _merged(values, self._log_alpha.get(name)) for name, values in log_alpha.items()}
+            self._start = network.tensors()
+            position.round, position.epochs = position.round + 1, 0
+            if position.round < len(position.rounds):
+                self._start |= {name: self._start[name] * (values < _KEPT_AFTER_A_ROUND) for name, values in log_alpha.items()}
+                if self._is_hopeless():
+                    return True
+            self._save(at_once=True)
+        return False
+
+    def _is_hopeless(self) -> bool:
+        """Whether so much is lost after the first round that another branch is the better use of the time."""
+        position, config, baseline = self._position, self._setting.config, self._setting.baseline
+        last = len(position.branches) + 1 >= config.max_branches
+        if last or config.target_ratio is not None or next_beta([*position.branches, Branch(position.beta, None)]) is None:
+            return False
+        Network(self._whole).load(self._start)
+        drop = baseline.dense.value - self._measure()
+        return drop > _HOPELESS_BUDGETS * baseline.max_metric_drop + _HOPELESS_DROP
+
+    def _fit_round(self, network: Network, restored: Mapping[str, Tensor]) -> Posterior:
+        """Fits a posterior from the tensors that the round starts with, or goes on with the restored one."""
+        position, setting = self._position, self._setting
+        config, train, module = setting.config, setting.baseline.train, network.module
+        weights = module.tensors()
+        means = {name: weights[name] for name in module.weight_names}
+        masks = network.shrink({name: self._start[name] != 0 for name in self._log_alpha}) or None
+        training = self._training
+        posterior = Posterior(means, training.log_alpha_init, masks)
+        first = position.round == 0
+        options = FitOptions(
+            beta=position.beta,
+            kl_warmup_fraction=config.kl_warmup_fraction if first else min(_SECOND_WARMUP_FRACTION, config.kl_warmup_fraction),
+            step_size=training.step_size * (1.0 if first else _SECOND_ROUND_PART),
+            learning_rate_log_sigma2=config.learning_rate_log_sigma2,
+            batch_size=setting.schedule.batch_size,
+            epochs=position.rounds[position.round],
+            seed=derive_seed(config.seed, "fit", len(position.branches), position.round),
+        )
+        optimizer = posterior_optimizer(module, posterior, tensor_scales(module, masks), options)
+        if restored and position.epochs:
+            _restore_posterior(module.state(), posterior, optimizer, restored)
+        setting.tracker.enter("fit")
+        group_axes = module.group_axes if config.group_prior == "ard" else None
+        negative_elbo = NegativeElbo(posterior, config.prior, len(train), group_axes)
+
+        def on_epoch(epochs: int, mean_loss: float) -> int:
+            position.epochs = epochs
+            self._use(1.0)
+            kept = sum(int(mask.sum()) for mask in posterior.keep_masks(max(config.thresholds)).values())
+            metrics = {"epoch": epochs, "round": position.round + 1, "loss": mean_loss, "beta": position.beta}
+            setting.tracker.advance(0.0, metrics | {"sparsity": 1 - kept / self._numel})
+            self._cut_to_allowance()
+            self._save(network, posterior, optimizer, at_once=False)
+            return position.rounds[position.round]
+
+        fit_posterior(
+            module,
+            posterior,
+            negative_elbo,
+            setting.objective,
+            optimizer,
+            train,
+            options,
+            first_epoch=position.epochs,
+            on_step=lambda rows: setting.tracker.advance(FIT_COST * network.cost * rows),
+            on_epoch=on_epoch,
+        )
+        return posterior
+
+    def _cut_to_allowance(self) -> None:
+        """Fewer epochs for what is still to come of this branch, where the limits of the run do not leave enough for it."""
+        position = self._position
+        behind = position.rounds[: position.round]
+        ahead = [position.rounds[position.round] - position.epochs, *position.rounds[position.round + 1 :]]
+        rest = Schedule(self._setting.schedule.batch_size, tuple(ahead), position.fine_tune_epochs)
+        cut = rest.cut_to(self._allowance.left(), self._num_points)
+        if cut != rest:
+            present = max(position.epochs, position.epochs + (cut.rounds[0] if ahead[0] else 0))
+            position.rounds = [*behind, present, *cut.rounds[1:]]
+            position.fine_tune_epochs = cut.fine_tune_epochs
+
+    # One branch: its points
+
+    def _sweep(self) -> None:
+        """Fine-tunes the survivors of one threshold after the other; all from the same fitted tensors, with the same batches."""
+        position, setting = self._position, self._setting
+        setting.tracker.enter("sweep")
+        position.log_alpha = {name: _quantiles(values) for name, values in self._log_alpha.items()}
+        alive = {name: values.masked_fill(self._start[name] == 0, math.inf) for name, values in self._log_alpha.items()}
+        for number, (threshold, layers) in enumerate(self._cuts(alive)):
+            if number < position.swept:
+                continue
+            if position.curve and self._allowance.left() < 2 * position.fine_tune_epochs:
+                break  # the control needs the rest
+            masks = {name: values < layers.get(name, threshold) for name, values in alive.items()}
+            if not self._has_this_size(masks):
+                self._add_point(masks, threshold, layers)
+            position.swept = number + 1
+            self._save(at_once=True)
+
+    def _cuts(self, log_alpha: Tensors) -> Iterator[tuple[float, dict[str, float]]]:
+        """Thresholds to try, and those of single layers. Goes by the curve so far, so that a resumed run finds the same ones."""
+        config = self._setting.config
+        ratios = [*config.curve_ratios, *([config.target_ratio] if config.target_ratio else [])]
+        by_ratio = [self._threshold_of_ratio(log_alpha, ratio) for ratio in ratios]
+        yield from ((threshold, {}) for threshold in sorted(by_ratio))
+        if config.target_ratio is not None:
+            return
+        yield from ((threshold, {}) for threshold in sorted(config.thresholds))
+        if not self._resolves_budget:
+            return
+        for _ in range(_MAX_FURTHER):
+            smallest = min(self._branch_curve(), key=lambda point: point.nnz, default=None)
+            if smallest is None or not self._is_inside(smallest):
+                break
+            yield self._threshold_of_ratio(log_alpha, self._numel / max(1, smallest.nnz) * _FURTHER), {}
+        if not any(self._is_inside(point) for point in self._branch_curve()):
+            return
+        layers = sorted(log_alpha, key=lambda name: -log_alpha[name].numel())[:_LARGEST_LAYERS]
+        for name in layers if len(log_alpha) > 1 else []:
+            best = self._choose(self._branch_curve())
+            limits = dict(best.layer_thresholds)
+            kept = int((log_alpha[name] < limits.get(name, best.threshold)).sum())
+            limits[name] = threshold_of_count({name: log_alpha[name]}, int(_LAYER_PART * kept))
+            yield best.threshold, limits
+
+    def _threshold_of_ratio(self, log_alpha: Tensors, ratio: float) -> float:
+        """The threshold that leaves the N / ratio weights of lowest log_alpha, not counting those that are on no path to the output."""
+        wanted = int(self._numel / ratio)
+
+        def live(count: int) -> int:
+            threshold = threshold_of_count(log_alpha, count)
+            pruned = self._start | {name: self._start[name] * (values < threshold) for name, values in log_alpha.items()}
+            return count_live(self._whole, self._setting.model.proto, pruned)
+
+        others = sum(int(t.count_nonzero()) for name, t in self._start.items() if t.ndim >= 2 and name not in log_alpha)
+        low = max(0, wanted - others)
+        high = 2 * low
+        while high - low > max(1, int(_RATIO_SLACK * low)):
+            middle = (low + high) // 2
+            low, high = (middle, high) if live(middle) <= wanted else (low, middle)
+        return threshold_of_count(log_alpha, low)
+
+    def _has_this_size(self, masks: Mapping[str, Tensor]) -> bool:
+        """Whether this branch has a point of almost the same size; it is not worth another one."""
+        if self._setting.config.target_ratio is not None:
+            return False
+        kept = _count_nonzero(self._start | {name: self._start[name] * mask for name, mask in masks.items()})
+        return any(abs(kept - point.nnz) <= _SAME_SIZE * point.nnz for point in self._branch_curve())
+
+    def _add_point(self, masks: Mapping[str, Tensor], threshold: float, layers: dict[str, float]) -> None:
+        """Fine-tunes under the masks, and puts the result on the curve."""
+        position, setting = self._position, self._setting
+        pruned = self._start | {name: self._start[name] * mask for name, mask in masks.items()}
+        network = Network.holding(self._whole, setting.model.proto, pruned)
+        options = setting.fine_tune_options(position.fine_tune_epochs, self._training.fine_tune_step_size)
+        small = network.shrink(masks)
+
+        def on_step(rows: int) -> None:
+            setting.tracker.advance(network.cost * rows)
+
+        fine_tune(network.module, small, setting.objective, setting.baseline.train, options, on_step)
+        self._use(position.fine_tune_epochs)
+        tensors = network.tensors()
+        Network(self._whole).load(tensors)
+        point = Candidate(position.beta, threshold, _count_nonzero(tensors), self._measure(), layers)
+        position.curve.append(point)
+        self._points.append(tensors)
+        setting.tracker.advance(0.0, {"threshold": min(threshold, 1e30), "nnz": point.nnz, "metric": point.metric})
+
+    def _take_smaller_steps(self, error: Diverged) -> None:
+        """Back to the dense weights, with smaller steps; where the step size is the client's own, or that has not helped, an error."""
+        position = self._position
+        if self._setting.config.step_size is not None or position.smaller_steps == _MAX_SMALLER_STEPS:
+            raise error
+        position.smaller_steps += 1
+        position.step_size = self._training.step_size * _SMALLER_STEP
+        self._begin_branch(position.beta)
+
+    def _end_branch(self) -> None:
+        position, config = self._position, self._setting.config
+        inside = [point.nnz for point in self._branch_curve() if self._is_inside(point)]
+        position.branches.append(Branch(position.beta, min(inside, default=None)))
+        following = next_beta(position.branches) if config.target_ratio is None else None
+        if following is not None and following > position.beta and not self._resolves_budget:
+            following = None
+        out_of_time = bool(position.curve) and self._allowance.left() < 2 * (len(position.rounds) + position.fine_tune_epochs)
+        if following is None or len(position.branches) >= config.max_branches or out_of_time:
+            position.finished = True
+            position.chosen = position.curve.index(self._chosen())
+        else:
+            self._begin_branch(following)
+        self._save(at_once=True)
+
+    # The control, and the choice between the two
+
+    def _control(self) -> Outcome:
+        """Magnitude pruning of the dense model to the chosen point's size; the better one is delivered."""
+        position, setting, training = self._position, self._setting, self._training
+        full = setting.config.control == "full"
+        epochs = sum(position.rounds) + position.fine_tune_epochs if full else position.fine_tune_epochs
+        if not setting.tracker.progress or full:  # resumed after the last branch
+            setting.tracker.plan(epochs * setting.num_rows)
+        setting.tracker.enter("control")
+        chosen = position.curve[position.chosen]
+        Network(self._whole).load(self._dense)
+        step_size = training.step_size * GRADUAL_PART if full else training.fine_tune_step_size
+        train_control(setting, self._whole, chosen.nnz, epochs, step_size, setting.tracker.advance)
+        control, metric = Network(self._whole).tensors(), self._measure()
+        best = self._points.tensors(position.chosen, self._dense)
+        wins = metric > chosen.metric
+        Network(self._whole).load(control if wins else best)
+        return Outcome(
+            delivered="magnitude" if wins else "variational",
+            tensors=control if wins else best,
+            metric=metric if wins else chosen.metric,
+            control_tensors=control,
+            control_metric=metric,
+            curve=position.curve,
+            chosen=chosen,
+            points=self._points,
+            branches=position.branches,
+            log_alpha=position.log_alpha,
+            training=training,
+        )
+
+    # Bookkeeping
+
+    @property
+    def _training(self) -> Training:
+        position, setting = self._position, self._setting
+        assert position.log_alpha_init is not None  # noqa: S101  probed before the first branch
+        assert position.step_size is not None  # noqa: S101
+        return Training(
+            log_alpha_init=position.log_alpha_init,
+            step_size=position.step_size,
+            batch_size=setting.schedule.batch_size,
+            epochs=list(position.rounds),
+            fine_tune_epochs=position.fine_tune_epochs,
+            fine_tune_step_size=setting.config.fine_tune_step_size or position.step_size * _FINE_TUNE_PART,
+        )
+
+    @property
+    def _num_points(self) -> int:
+        """That will be fine-tuned in a branch, the control among them; about."""
+        config = self._setting.config
+        return 1 + len(config.curve_ratios) + (1 if config.target_ratio is not None else len(config.thresholds))
+
+    @property
+    def _resolves_budget(self) -> bool:
+        """Whether validation has rows enough to tell a model inside the budget from one that is not.
+
+        Where it has not, the best of many points would be the luckiest: thresholds that the posterior gives are tried, and nothing beyond.
+        """
+        low, high = self._setting.baseline.dense.interval
+        return (high - low) / 2 <= self._setting.baseline.max_metric_drop
+
+    def _first_beta(self) -> float:
+        return self._setting.config.beta or first_beta(self._setting.num_rows, self._numel)
+
+    def _branch_curve(self) -> list[Candidate]:
+        return [point for point in self._position.curve if point.beta == self._position.beta]
+
+    def _is_inside(self, point: Candidate) -> bool:
+        baseline = self._setting.baseline
+        return is_inside(point, baseline.dense.value, baseline.max_metric_drop)
+
+    def _choose(self, points: Sequence[Candidate]) -> Candidate:
+        baseline = self._setting.baseline
+        return choose(points, baseline.dense.value, baseline.max_metric_drop)
+
+    def _chosen(self) -> Candidate:
+        """The point of the wanted ratio; where none is wanted, the smallest inside the budget."""
+        ratio = self._setting.config.target_ratio
+        if ratio is None:
+            return self._choose(self._position.curve)
+        return nearest(self._position.curve, self._numel, ratio)
+
+    def _measure(self) -> float:
+        """The metric of what the whole module holds, on validation."""
+        baseline, batch_size = self._setting.baseline, self._setting.schedule.batch_size
+        return count_correct(self._whole, baseline.readout, baseline.validation, batch_size) / len(baseline.validation)
+
+    def _use(self, passes: float) -> None:
+        self._allowance.use(passes)
+        self._position.passes = self._allowance.passes
+
+    def _plan(self, cost: float) -> None:
+        """What is left of this branch, and the control, in rows through the whole network."""
+        position = self._position
+        ahead = [position.rounds[position.round] - position.epochs, *position.rounds[position.round + 1 :]]
+        epochs = FIT_COST * cost * sum(ahead) + self._num_points * position.fine_tune_epochs
+        self._setting.tracker.plan(epochs * self._setting.num_rows)
+
+    # The checkpoint: tensors go by their position in the module, since names are the client's
+
+    def _save(
+        self,
+        network: Network | None = None,
+        posterior: Posterior | None = None,
+        optimizer: torch.optim.Adam | None = None,
+        *,
+        at_once: bool,
+    ) -> None:
+        if not (at_once or self._checkpoint.is_due()):
+            return
+        tensors = dict(self._points.to_checkpoint())
+        if self._log_alpha:  # else the branch is in its first round, which starts from the dense weights
+            tensors |= {f"start/{index}": tensor for index, tensor in enumerate(self._start.values())}
+        tensors |= {f"log_alpha/{index}": tensor for index, tensor in enumerate(self._log_alpha.values())}
+        if network is not None and posterior is not None and optimizer is not None:
+            tensors |= {f"parameter/{index}": tensor.detach() for index, tensor in enumerate(network.module.state().values())}
+            tensors |= {f"log_sigma2/{index}": tensor.detach() for index, tensor in enumerate(posterior.log_sigma2.values())}
+            tensors |= optimizer_tensors(optimizer)
+        self._checkpoint.save(self._position.to_json(), tensors)
+
+    def _restore(self) -> Mapping[str, Tensor]:
+        """Takes up the position of the checkpoint, where there is one. Returns: its tensors."""
+        loaded = self._checkpoint.load()
+        config = self._setting.config
+        if loaded is None:
+            return {}
+        state, tensors = loaded
+        self._position = Position.from_json(state)
+        self._allowance = Allowance(config.max_epochs, config.max_seconds, self._position.passes, self._checkpoint.seconds_before)
+        self._points.restore(tensors, len(self._position.curve), self._dense)
+        if "log_alpha/0" in tensors:
+            self._start = {name: tensors[f"start/{index}"] for index, name in enumerate(self._dense)}
+            self._log_alpha = {name: tensors[f"log_alpha/{index}"] for index, name in enumerate(self._whole.weight_names)}
+        return tensors
+
+
+@torch.no_grad()
+def _restore_posterior(
+    parameters: Mapping[str, Tensor], posterior: Posterior, optimizer: torch.optim.Adam, tensors: Mapping[str, Tensor]
+) -> None:
+    for index, parameter in enumerate(parameters.values()):
+        parameter.copy_(tensors[f"parameter/{index}"])
+    for index, log_sigma2 in enumerate(posterior.log_sigma2.values()):
+        log_sigma2.copy_(tensors[f"log_sigma2/{index}"])
+    restore_optimizer(optimizer, tensors)
+
+
+def _count_nonzero(tensors: Mapping[str, Tensor]) -> int:
+    """Of all tensors with two or more dimensions."""
+    return sum(int(tensor.count_nonzero()) for tensor in tensors.values() if tensor.ndim >= 2)
+
+
+def _merged(log_alpha: Tensor, earlier: Tensor | None) -> Tensor:
+    """Where a weight is gone, what it had when it went; of one that has never done anything, a number beyond all others."""
+    return log_alpha.clamp_max(_NEVER_ALIVE) if earlier is None else torch.where(log_alpha.isinf(), earlier, log_alpha)
+
+
+def _quantiles(values: Tensor) -> LogAlphaQuantiles:
+    levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
+    ordered = values.flatten().sort().values
+    q05, q25, q50, q75, q95 = ordered[(levels * (len(ordered) - 1)).round().long()].tolist()
+    return LogAlphaQuantiles(q05=q05, q25=q25, q50=q50, q75=q75, q95=q95)
