@@ -11,6 +11,7 @@ WEIGHTS_SUFFIX = ".safetensors"  # of a model that comes without a graph
 Prior = Literal["ard", "log_uniform", "log_uniform_exact"]
 GroupPrior = Literal["none", "ard"]
 ConvNoise = Literal["weights", "outputs"]
+Task = Literal["classification", "regression"]
 Augmentation = Literal["shift", "flip", "crop"]
 Control = Literal["quick", "full"]
 Ratio = Annotated[float, Field(gt=1.0, le=1e9)]
@@ -26,7 +27,14 @@ class CompressionConfig(BaseModel):
     max_metric_drop: Probability | None = Field(
         default=None,
         description="Largest drop of the validation metric that is accepted, as a fraction (0.005 is half a point). "
-        "Unset: 0.005 or the 95 % half-width of the validation metric, the larger.",
+        "Unset: 0.005 or the 95 % half-width of the validation metric, the larger. For classification.",
+    )
+    max_metric_drop_relative: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=10.0,
+        description="Largest rise of the validation RMSE that is accepted, as a part of the uploaded model's; without labels, as a part of "
+        "the standard deviation of its outputs. Unset: 0.01. For regression.",
     )
     target_ratio: Ratio | None = Field(
         default=None,
@@ -59,6 +67,11 @@ class CompressionConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train; auto takes CUDA where there is one.")
 
     # How the model and the data are read
+    task: Literal["auto", "classification", "regression"] = Field(
+        default="auto",
+        description="What the labels are: classes, or numbers to be met with the least squared error; auto takes integers for classes and "
+        "floats for numbers.",
+    )
     architecture: str | None = Field(
         default=None,
         min_length=1,
@@ -69,7 +82,10 @@ class CompressionConfig(BaseModel):
         default=None, ge=1, le=4096, description="Height and width of the images that `architecture` takes. Unset: the architecture's own."
     )
     output: str | None = Field(
-        default=None, min_length=1, max_length=1024, description="Name of the output with the class scores. Unset: the first float output."
+        default=None,
+        min_length=1,
+        max_length=1024,
+        description="Name of the output with the class scores or numbers. Unset: the first float output.",
     )
     label_column: str = Field(default="label", min_length=1, max_length=200, description="Name of the label column of a parquet file.")
     image_scaling: Literal["auto", "unit", "symmetric", "imagenet"] = Field(
@@ -78,7 +94,8 @@ class CompressionConfig(BaseModel):
         "auto takes the one with the best dense metric on 1,000 training rows.",
     )
     require_better_than_guessing: bool = Field(
-        default=True, description="Stop where the uploaded model does no better than always naming the most frequent class."
+        default=True,
+        description="Stop where the uploaded model does no better than always naming the most frequent class, or the mean of the labels.",
     )
 
     # What is learned from
@@ -204,7 +221,7 @@ def check_architecture(config: CompressionConfig, is_weights_alone: bool) -> Non
                 )
 
 
-CHOICES = ("point", "target_ratio", "max_metric_drop")
+CHOICES = ("point", "target_ratio", "max_metric_drop", "max_metric_drop_relative")
 
 
 def check_choice(config: CompressionConfig, is_selection: bool) -> None:

@@ -7,8 +7,9 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from math import exp
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from compressor.errors import ArtifactMismatch
 from compressor.graph.write import float_tensors
 from compressor.intake import Baseline, to_arrays
 from compressor.protocol import CURVE, DataReference
+from compressor.redundancy import constant_weights, judge_redundancy
 from compressor.report import (
     Branch,
     Budget,
@@ -35,23 +37,32 @@ from compressor.report import (
     Latency,
     Layer,
     LogAlphaQuantiles,
-    Metric,
-    MetricValue,
+    MetricName,
     Parameters,
     Provenance,
+    Redundancy,
     Report,
+    SnrQuantiles,
     Weights,
 )
+from compressor.scoring import TestScores, score_test
 from compressor.search import Outcome
-from compressor.selection.accuracy import accuracy
 from compressor.selection.curve import Candidate
 
 MODEL, WEIGHTS, SPLIT, REPORT = "model.onnx", "weights.safetensors", "split.npz", "report.json"
 
 _RATIO_SLACK = 1e-3  # fine-tuning may bring a weight or two to exactly 0, or not
 _VERIFIED_ROWS = 256
-_CHUNK_BYTES = 256 * 2**20
+_QUANTISED = 4.0  # times smaller, float32 as 8 bits
 _PACKAGES = ("bayespress", "torch", "onnx", "onnxruntime", "numpy", "datasets")
+
+# How a sentence calls a metric, and a value of it.
+_WORDS: dict[MetricName, str] = {
+    "accuracy": "accuracy",
+    "agreement": "agreement with the uploaded model",
+    "rmse": "RMSE",
+    "deviation": "RMSE from the uploaded model's outputs",
+}
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -61,7 +72,7 @@ class Measured:
     """The files' sizes, speed and metric, none of which the training side has a word in."""
 
     arrays: Arrays
-    metric: Metric
+    test: TestScores
     latency: Latency
     bytes: Bytes
 
@@ -91,7 +102,7 @@ def _curve(upload: AdmittedModel, config: CompressionConfig, baseline: Baseline,
         image_size=config.image_size,
         output=config.output,
         numel=numel,
-        metric="accuracy",
+        metric=baseline.kind.name,
         dense_metric=baseline.dense.value,
         tensors=points.specs_of(outcome.tensors),
         points=tuple(_curve_point(point, outcome, numel) for point in outcome.curve),
@@ -122,28 +133,18 @@ def verify(out_dir: Path, upload: AdmittedModel, parts: Parts, baseline: Baselin
 
 
 def measure(out_dir: Path, upload: AdmittedModel, outcome: Outcome, parts: Parts, baseline: Baseline) -> Measured:
-    """Size, latency and test accuracy of the files, in stock ONNX Runtime; the one look at the test rows."""
+    """Size, latency and test metric of the files, in stock ONNX Runtime; the one look at the test rows."""
     output = upload.module.output.name
     control = out_dir / "control.onnx"
     sparse_onnx.write(control, upload.proto, {name: tensor.detach().cpu().numpy() for name, tensor in outcome.control_tensors.items()})
 
     inference = upload.inference.SerializeToString()
-
-    def test_accuracy(model: Path | bytes) -> MetricValue:
-        return accuracy(_count_correct(model, parts.test, baseline, output), len(parts.test), "test")
-
-    metric = Metric(
-        name="accuracy",
-        direction="maximize",
-        dense=test_accuracy(inference),
-        compressed=test_accuracy(out_dir / MODEL),
-        control=test_accuracy(control),
-    )
+    test = score_test(inference, out_dir / MODEL, control, parts.test, baseline, output)
     control.unlink()
     sample = to_arrays(parts.validation.take(np.arange(1)), baseline.scaling)
     return Measured(
         arrays=sparse_onnx.read(out_dir / MODEL),
-        metric=metric,
+        test=test,
         latency=runtime.measure_latency(inference, out_dir / MODEL, sample, output=output),
         bytes=measure_bytes(out_dir, upload, (MODEL, WEIGHTS, CURVE, SPLIT)),
     )
@@ -176,14 +177,28 @@ def make_report(
     """Everything that was found, as one object; also written to report.json."""
     log_alpha = outcome.log_alpha if outcome.delivered == "variational" else {}
     weights, parameters = count_weights(float_tensors(upload.proto), measured.arrays, log_alpha)
-    budget = _budget(config, baseline, outcome)
-    warnings = list(parts.warnings) + _warnings(budget, measured)
+    budget = _budget(config, baseline, upload)
+    redundancy = judge_redundancy(
+        float_tensors(upload.proto),
+        measured.arrays,
+        constant_weights(upload, parts.train, baseline.scaling),
+        beta=outcome.chosen.beta,
+        num_train=len(parts.train),
+        size_ratio=measured.bytes.size_ratio,
+        met=budget.met,
+    )
+    unlabelled = _unlabelled(parts)
+    warnings = list(parts.warnings) + _warnings(budget, measured, unlabelled)
     report = Report(
-        verdict=_verdict(weights, measured, budget, outcome.delivered, bool(parts.carved)),
+        verdict=_verdict(weights, measured, budget, redundancy, outcome.delivered, bool(parts.carved)),
         delivered=outcome.delivered,
         warnings=warnings,
-        metric=measured.metric,
+        metric=measured.test.metric,
+        difference=measured.test.difference,
+        calibration=measured.test.calibration,
+        classes=measured.test.classes,
         budget=budget,
+        redundancy=redundancy,
         weights=weights,
         parameters=parameters,
         bytes=measured.bytes,
@@ -195,10 +210,12 @@ def make_report(
         ],
         gates=_gates(config, weights, measured),
         inputs=Inputs(
+            task=baseline.readout.task,
+            unlabelled=unlabelled,
             num_train=len(parts.train),
             num_validation=len(parts.validation),
             num_test=len(parts.test),
-            num_classes=baseline.readout.num_classes,
+            num_classes=baseline.readout.num_classes or None,
             carved=list(parts.carved),
             image_scaling=baseline.scaling,
         ),
@@ -224,15 +241,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _count_correct(model: Path | bytes, dataset: Dataset, baseline: Baseline, output: str) -> int:
-    row_bytes = 4 * sum(int(np.prod(array.shape[1:])) for array in dataset.inputs)
-    chunk = max(1, _CHUNK_BYTES // max(1, row_bytes))
-    correct = 0
-    for start in range(0, len(dataset), chunk):
-        rows = dataset.take(np.arange(start, min(start + chunk, len(dataset))))
-        outputs = runtime.run(model, to_arrays(rows, baseline.scaling), output=output)
-        correct += int((baseline.readout.predict(torch.from_numpy(outputs)).numpy() == rows.labels).sum())
-    return correct
+def _unlabelled(parts: Parts) -> list[Literal["train", "validation", "test"]]:
+    named: dict[Literal["train", "validation", "test"], Dataset] = {
+        "train": parts.train,
+        "validation": parts.validation,
+        "test": parts.test,
+    }
+    return [name for name, part in named.items() if part.labels is None]
 
 
 def count_weights(
@@ -244,8 +259,18 @@ def count_weights(
         if array.ndim < 2 or not array.size:
             continue
         nnz = int(np.count_nonzero(delivered[name]))
-        sparsity = 1 - nnz / array.size
-        layers.append(Layer(name=name, shape=array.shape, numel=array.size, nnz=nnz, sparsity=sparsity, log_alpha=log_alpha.get(name)))
+        quantiles = log_alpha.get(name)
+        layers.append(
+            Layer(
+                name=name,
+                shape=array.shape,
+                numel=array.size,
+                nnz=nnz,
+                sparsity=1 - nnz / array.size,
+                log_alpha=quantiles,
+                snr=None if quantiles is None else _to_snr(quantiles),
+            )
+        )
     numel, nnz = sum(layer.numel for layer in layers), sum(layer.nnz for layer in layers)
     all_numel = sum(array.size for array in dense.values())
     all_nnz = sum(int(np.count_nonzero(delivered[name])) for name in dense)
@@ -255,15 +280,26 @@ def count_weights(
     )
 
 
-def _budget(config: CompressionConfig, baseline: Baseline, outcome: Outcome) -> Budget:
-    num_examples = baseline.dense.num_examples
-    compressed = accuracy(round(outcome.metric * num_examples), num_examples, "validation")
+def _to_snr(log_alpha: LogAlphaQuantiles) -> SnrQuantiles:
+    """|mean| / sigma falls as log_alpha rises: the lower quantiles of one are the upper ones of the other."""
+    low, lower, middle, upper, high = (
+        exp(-value / 2) for value in (log_alpha.q95, log_alpha.q75, log_alpha.q50, log_alpha.q25, log_alpha.q05)
+    )
+    return SnrQuantiles(q05=low, q25=lower, q50=middle, q75=upper, q95=high)
+
+
+def _budget(config: CompressionConfig, baseline: Baseline, upload: AdmittedModel) -> Budget:
+    """The module holds the delivered tensors."""
+    compressed = baseline.evaluate(upload.module)
+    wanted = config.max_metric_drop if baseline.kind.bounded else config.max_metric_drop_relative
     return Budget(
+        metric=baseline.kind.name,
+        direction=baseline.kind.direction,
         max_metric_drop=baseline.max_metric_drop,
-        source="default" if config.max_metric_drop is None else "client",
+        source="default" if wanted is None else "client",
         dense_validation=baseline.dense,
         compressed_validation=compressed,
-        met=compressed.value >= baseline.dense.value - baseline.max_metric_drop - 1e-9,
+        met=baseline.is_inside(compressed.value),
     )
 
 
@@ -294,17 +330,30 @@ def _curve_point(point: Candidate, outcome: Outcome, numel: int) -> CurvePoint:
     )
 
 
-def _verdict(weights: Weights, measured: Measured, budget: Budget, delivered: str, carved: bool) -> str:
-    """One sentence: what became of the file and of the metric, and whether the budget held."""
-    metric, size = measured.metric, describe_size(weights, measured.bytes)
-    sentence = f"{size}, at a test accuracy of {metric.compressed.value:.2%} against {metric.dense.value:.2%} dense"
+def _verdict(weights: Weights, measured: Measured, budget: Budget, redundancy: Redundancy, delivered: str, carved: bool) -> str:
+    """What became of the file and of the metric, whether the budget held, and whether there was much to win."""
+    bytes_, metric = measured.bytes, measured.test.metric
+    word, compressed, dense = (
+        _WORDS[metric.name],
+        show_metric(metric.name, metric.compressed.value),
+        show_metric(metric.name, metric.dense.value),
+    )
+    against = f" against {dense} dense" if metric.name in ("accuracy", "rmse") else ""
+    sentence = f"{describe_size(weights, bytes_)}, at a test {word} of {compressed}{against}"
     if delivered == "magnitude":
         sentence += ", pruned by magnitude, which was the better of the two on validation"
-    if budget.met:
+    if not budget.met:
+        drop = show_metric(budget.metric, abs(budget.dense_validation.value - budget.compressed_validation.value))
+        allowed = show_metric(budget.metric, budget.max_metric_drop)
+        sentence += f"; the {_name(budget)} budget was missed: validation lost {drop} where {allowed} was allowed"
+        sentence += ", measured on rows that the dense model has probably seen, which flatters it" if carved else ""
+    if redundancy.over_parameterised:
         return sentence + "."
-    drop = budget.dense_validation.value - budget.compressed_validation.value
-    missed = f"{sentence}; the accuracy budget was missed: validation lost {drop:.2%} where {budget.max_metric_drop:.2%} was allowed"
-    return missed + (", measured on rows that the dense model has probably seen, which flatters it." if carved else ".")
+    quantised = "is the alternative" if bytes_.size_ratio < _QUANTISED else "alone would have won nearly as much"
+    return (
+        f"{sentence}. This model is not over-parameterised for these data: {redundancy.evidence}; 8-bit quantisation (4 times smaller) "
+        f"{quantised}."
+    )
 
 
 def describe_size(weights: Weights, bytes_: Bytes) -> str:
@@ -317,13 +366,29 @@ def describe_size(weights: Weights, bytes_: Bytes) -> str:
     return f"{shrunk} and keeps 1 weight in {weights.compression_ratio:.1f}" if weights.nnz else f"{shrunk} and keeps no weight at all"
 
 
-def _warnings(budget: Budget, measured: Measured) -> list[str]:
+def show_metric(metric: MetricName, value: float) -> str:
+    """A value as sentences have it: a share in per cent, an error in the unit of the labels."""
+    return f"{value:.2%}" if metric in ("accuracy", "agreement") else f"{value:.4g}"
+
+
+def _name(budget: Budget) -> str:
+    return "RMSE" if budget.metric == "rmse" else budget.metric
+
+
+def _warnings(budget: Budget, measured: Measured, unlabelled: Sequence[str]) -> list[str]:
     found = []
-    low, high = budget.dense_validation.interval
-    if (high - low) / 2 > budget.max_metric_drop + 1e-9:
+    if measured.test.metric.name in ("agreement", "deviation") or budget.metric in ("agreement", "deviation"):
+        true = "accuracy" if budget.metric in ("accuracy", "agreement") else "error on labels"
         found.append(
-            f"The validation part has {budget.dense_validation.num_examples} rows, too few to resolve a drop of "
-            f"{budget.max_metric_drop:.2%}: the 95 % half-width of its accuracy is {(high - low) / 2:.2%}."
+            f"No labels for {', '.join(unlabelled)}: what is measured there is agreement with the uploaded model, not {true}; where it "
+            "is wrong, agreeing with it is wrong too."
+        )
+    low, high = budget.dense_validation.interval
+    if (high - low) / 2 > budget.max_metric_drop * (1 + 1e-9) + (1e-9 if budget.direction == "maximize" else 0):
+        found.append(
+            f"The validation part has {budget.dense_validation.num_examples} rows, too few to resolve a change of "
+            f"{show_metric(budget.metric, budget.max_metric_drop)}: the 95 % half-width of its {_name(budget)} is "
+            f"{show_metric(budget.metric, (high - low) / 2)}."
         )
     if measured.bytes.artifacts[MODEL] >= measured.bytes.dense_gzip:
         found.append(

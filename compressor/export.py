@@ -12,14 +12,15 @@ from compressor.artifacts import points, sparse_onnx
 from compressor.artifacts.verify import verify_model, verify_tensors, verify_weights
 from compressor.atomic import replacing
 from compressor.config import CompressionConfig, check_choice
-from compressor.delivery import MODEL, WEIGHTS, count_weights, describe_size, file_sha256, measure_bytes, write_model
+from compressor.delivery import MODEL, WEIGHTS, count_weights, describe_size, file_sha256, measure_bytes, show_metric, write_model
 from compressor.errors import ArtifactMismatch, InvalidArtifact, InvalidConfig
 from compressor.graph.write import float_tensors
 from compressor.progress import ProgressTracker, ignore
 from compressor.protocol import CURVE, SELECTION, OnProgress
 from compressor.report import CurvePoint, Selection
 from compressor.search.network import Network
-from compressor.selection.curve import choose, is_inside, nearest
+from compressor.selection.curve import choose, nearest
+from compressor.selection.metric import KINDS
 
 
 def select(
@@ -73,14 +74,22 @@ def _choose(curve: points.Curve, config: CompressionConfig) -> int:
                 f"The curve has no point {config.point}.", param="point", suggestion=f"Its points are 0 to {len(curve.points) - 1}."
             )
         return config.point
+    kind = KINDS[curve.metric]
     if config.target_ratio is not None:
-        return curve.points.index(nearest(curve.points, curve.numel, config.target_ratio))
-    assert config.max_metric_drop is not None  # noqa: S101  the one that is left
-    best = choose(curve.points, curve.dense_metric, config.max_metric_drop)
-    if not is_inside(best, curve.dense_metric, config.max_metric_drop):
+        return curve.points.index(nearest(curve.points, kind, curve.numel, config.target_ratio))
+    option = "max_metric_drop" if kind.bounded else "max_metric_drop_relative"
+    allowed = config.max_metric_drop if kind.bounded else config.max_metric_drop_relative
+    if allowed is None:
         raise InvalidConfig(
-            f"No point of the curve loses so little: the most accurate one loses {curve.dense_metric - best.metric:.2%} on validation.",
-            param="max_metric_drop",
+            f"The curve shows the {curve.metric}, for which the budget is called {option}.", param=option, suggestion=f"Set {option}."
+        )
+    drop = allowed if kind.bounded else allowed * curve.dense_metric
+    best = choose(curve.points, kind, curve.dense_metric, drop)
+    if not kind.is_inside(best.metric, curve.dense_metric, drop):
+        lost = show_metric(curve.metric, kind.loss(curve.dense_metric, best.metric))
+        raise InvalidConfig(
+            f"No point of the curve loses so little: the most accurate one loses {lost} on validation.",
+            param=option,
             suggestion="Allow a larger drop, or choose by ratio or number.",
         )
     return curve.points.index(best)
@@ -134,4 +143,5 @@ def _write_selection(out_dir: Path, model: AdmittedModel, curve_path: Path, curv
 
 
 def _metrics(curve: points.Curve, point: CurvePoint) -> str:
-    return f"{curve.metric} of {point.metric:.2%} against {curve.dense_metric:.2%} dense"
+    value, dense = (show_metric(curve.metric, metric) for metric in (point.metric, curve.dense_metric))
+    return f"{curve.metric} of {value} against {dense} dense"

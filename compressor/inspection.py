@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from compressor.config import Task
+
 FORMAT_VERSION: Literal[1] = 1
 
 Batch = Literal["dynamic", "declared", "built in"]
@@ -103,7 +105,8 @@ class Inspection(_Part):
     inputs: list[InputTensor]
     outputs: list[OutputTensor]
     head: Head = Field(description="what the output is read as; training takes the input of a softmax or sigmoid")
-    num_classes: int | None = Field(description="null where the graph leaves it open")
+    tasks: list[Task] = Field(description="that the output can be read for; the type of the labels says which one it is")
+    num_classes: int | None = Field(description="null where the graph leaves it open, or the output is no classifier's")
     batch: Batch = Field(description="declared: a fixed size that does not count; built in: one that does, so many rows run at a time")
     parameters: ParameterCounts
     weights: list[VariationalWeight]

@@ -10,7 +10,7 @@ from compressor.admission import admit
 from compressor.config import CompressionConfig, check_choice
 from compressor.data import load_parts
 from compressor.delivery import file_sha256, make_report, measure, verify, write_artifacts
-from compressor.intake import largest_class_count, measure_baseline
+from compressor.intake import measure_baseline, targets_of
 from compressor.machine import resolve_device
 from compressor.progress import ProgressTracker, ignore
 from compressor.protocol import DataReference, OnProgress
@@ -31,17 +31,19 @@ def compress(
     checkpoint: Path | None = None,
     on_checkpoint: Callable[[], None] = ignore,
 ) -> Report:
-    """Makes a trained ONNX classifier smaller inside an accuracy budget.
+    """Makes a trained ONNX model smaller inside a budget of its metric.
 
     Args:
-        model_path: an ONNX file whose output is one score per class, [N, C]; or a safetensors file and `config.architecture`.
-        data: local files of rows and integer labels; absent validation and test parts are carved from train.
+        model_path: an ONNX file whose output is one score per class, [N, C], or a regression's numbers, [N] or [N, K]; or a safetensors
+            file and `config.architecture`.
+        data: local files of rows and labels (integer classes, or floats), which a `distillation_weight` of 1 does without; absent
+            validation and test parts are carved from train.
         config: the options.
         out_dir: receives model.onnx, weights.safetensors, curve.safetensors, split.npz and report.json; made where it is absent.
         on_progress: told of phase, part done, seconds left and metrics.
         checkpoint: a file that the run goes on from where it exists; replaced at the ends of epochs, every five seconds at most.
         on_checkpoint: called when it has just been replaced.
-    Returns: the report. Where no point is inside the budget it holds the most accurate one: see `Report.gate_met`.
+    Returns: the report. Where no point is inside the budget it holds the best one: see `Report.gate_met`.
     Raises: ClientError where model, data or config must change; TrainingError where the run failed.
     """
     started = time.monotonic()
@@ -52,12 +54,12 @@ def compress(
     tracker.enter("validate")
     device = resolve_device(config.device)
     model = admit(model_path, config)
-    num_classes = largest_class_count(model.module)
+    targets = targets_of(model.module, config)
 
     tracker.enter("load")
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as cache:
-        parts = load_parts(data, model.module.inputs, num_classes, config, Path(cache))
+        parts = load_parts(data, model.module.inputs, targets, config, Path(cache))
 
     tracker.enter("evaluate")
     model.module.to(device)

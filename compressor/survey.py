@@ -31,7 +31,7 @@ from compressor.inspection import (
 from compressor.machine import resolve_device
 from compressor.progress import ProgressTracker, ignore
 from compressor.protocol import OnProgress
-from compressor.training.readout import count_columns, read_head
+from compressor.training.readout import read_head, readings_of
 
 _LOW_COVERAGE = 0.5
 _MUCH = 0.1  # of the variational elements
@@ -51,7 +51,8 @@ def inspect(model_path: Path | str, config: CompressionConfig | None = None, on_
 
     Args:
         model_path: an ONNX file, or a safetensors file and `config.architecture`.
-        config: of its options `output`, `architecture`, `image_size`, `batch_size` and `device` count; the defaults where it is None.
+        config: of its options `task`, `output`, `architecture`, `image_size`, `batch_size` and `device` count; the defaults where it is
+            None.
         on_progress: told of the phases.
     Returns: the inspection; it writes nothing.
     Raises: ModelError, UnsupportedTask or DeviceUnavailable, as `compress` would before it reads any row.
@@ -62,7 +63,7 @@ def inspect(model_path: Path | str, config: CompressionConfig | None = None, on_
     tracker.enter("validate")
     device = resolve_device(options.device)
     model = admit(path, options)
-    columns = count_columns(model.module.output.shape, model.module.head) if model.module.output.shape else None
+    readings = readings_of(model.module.output.shape, model.module.head, options.task)
 
     tracker.enter("estimate")
     estimate = _estimate(model.module, options, device)
@@ -83,7 +84,8 @@ def inspect(model_path: Path | str, config: CompressionConfig | None = None, on_
         inputs=[InputTensor(name=spec.name, dtype=_dtype_name(spec.dtype), shape=spec.shape) for spec in model.module.inputs],
         outputs=outputs,
         head=head,
-        num_classes=None if columns is None else max(columns, 2),
+        tasks=readings.tasks,
+        num_classes=max(readings.classes, 2) if readings.classes else None,
         batch=_batch(model.module),
         parameters=parameters,
         weights=weights,

@@ -109,7 +109,7 @@ def _compress(compress: Callable[..., Report], workdir: Path, job: TrainerInput,
         emit(Result(verdict=report.verdict))
         return ExitCode.DONE
     gate = report.missed_gates[0]
-    detail = report.verdict if gate == "max_metric_drop" else f"{gate} was not met: {report.verdict}"
+    detail = report.verdict if gate.startswith("max_metric_drop") else f"{gate} was not met: {report.verdict}"
     emit(Result(verdict=report.verdict, problem=GateNotMet(detail, param=gate, suggestion=_GATE_ADVICE[gate]).to_problem()))
     return ExitCode.GATE_NOT_MET
 
@@ -124,6 +124,7 @@ def _fail(error: Exception, emit: Emit) -> int:
 _KEPT = "or take the delivered point: every artifact and the curve are there."
 _GATE_ADVICE = {
     "max_metric_drop": f"Allow a larger drop, give more rows, {_KEPT}",
+    "max_metric_drop_relative": f"Allow a larger rise, give more rows, {_KEPT}",
     "target_ratio": f"Too many weights are of kinds that are not pruned. Ask for a lower ratio, {_KEPT}",
     "min_ratio": f"Allow a larger drop of the metric or a lower ratio, {_KEPT}",
     "max_bytes": f"Allow a larger drop of the metric or more bytes, {_KEPT}",

@@ -44,6 +44,8 @@ def _interface(found: Inspection) -> Table:
 
 def _role(output: OutputTensor, found: Inspection) -> str:
     if output.taken:
+        if found.tasks == ["regression"]:
+            return "taken: regression"
         return f"taken: {found.head}, {'?' if found.num_classes is None else found.num_classes} classes"
     return "may be named with --output" if output.selectable else ""
 

@@ -23,6 +23,9 @@ def select(
     max_metric_drop: Annotated[
         float | None, typer.Option(help="The smallest point that loses no more of the validation metric.", show_default=False)
     ] = None,
+    max_metric_drop_relative: Annotated[
+        float | None, typer.Option(help="The same for an error, as a part of the uploaded model's.", show_default=False)
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write into OUT even where it holds files; those of the same name are replaced.")
     ] = False,
@@ -31,7 +34,12 @@ def select(
     console = Console(stderr=True)
     with exits(console):
         check_installation()
-        choice = {"point": point, "target_ratio": ratio, "max_metric_drop": max_metric_drop}
+        choice = {
+            "point": point,
+            "target_ratio": ratio,
+            "max_metric_drop": max_metric_drop,
+            "max_metric_drop_relative": max_metric_drop_relative,
+        }
         config = CompressionConfig.parse(choice)
         check_choice(config, is_selection=True)
         file = existing(curve / CURVE if curve.is_dir() else curve, InvalidArtifact, "curve")

@@ -92,8 +92,22 @@ def _table(report: Report) -> Table:
     table = Table("", *(Column(name, justify="right") for name in ("dense", "compressed", "by magnitude")), title=title)
     table.add_row(metric.name, *(f"{value.value:.4f}" for value in measured))
     table.add_row("95 % interval", *(f"{value.interval[0]:.4f}-{value.interval[1]:.4f}" for value in measured))
+    difference = report.difference
+    table.add_row("difference, paired", "", f"{difference.value:+.4f}")
+    table.add_row("95 % interval", "", f"{difference.interval[0]:+.4f} to {difference.interval[1]:+.4f}")
+    if difference.num_changed is not None:
+        table.add_row("rows of another class", "", f"{difference.num_changed:,}")
+    if report.calibration is not None:
+        values = (report.calibration.dense, report.calibration.compressed)
+        for label, name in (("calibration error", "ece"), ("log-likelihood, negative", "nll"), ("Brier score", "brier")):
+            table.add_row(label, *(f"{getattr(value, name):.4f}" for value in values))
+    if report.classes:
+        worst = min(report.classes, key=lambda one: one.compressed - one.dense)
+        table.add_row(f"class {worst.label}, which lost most", f"{worst.dense:.4f}", f"{worst.compressed:.4f}")
     table.add_row("weights", f"{weights.numel:,}", f"{weights.nnz:,}", f"{weights.nnz:,}")
     table.add_row("compression ratio", "", f"{weights.compression_ratio:.1f}")
+    if report.redundancy.num_constant:
+        table.add_row("without constant inputs", "", f"{report.redundancy.ratio:.1f}")
     table.add_row("model.onnx", _bytes(size.dense), _bytes(size.artifacts["model.onnx"]))
     table.add_row("size ratio", "", f"{size.size_ratio:.1f}")
     table.add_row("gzip", _bytes(size.dense_gzip))

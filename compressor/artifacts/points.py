@@ -20,7 +20,7 @@ from torch import Tensor
 
 from compressor.atomic import replacing
 from compressor.errors import ArtifactMismatch, InvalidArtifact
-from compressor.report import CurvePoint
+from compressor.report import CurvePoint, MetricName
 
 # One key alone: safetensors writes the keys of its metadata in random order, and the same tensors shall give the same bytes.
 METADATA_KEY = "bayespress_curve"
@@ -60,7 +60,7 @@ class Curve(BaseModel):
     image_size: int | None
     output: str | None
     numel: int = Field(ge=1)
-    metric: str
+    metric: MetricName
     dense_metric: float
     tensors: tuple[TensorSpec, ...]
     points: tuple[CurvePoint, ...] = Field(min_length=1)

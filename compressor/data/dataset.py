@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 PartName = Literal["train", "validation", "test"]
 Array: TypeAlias = npt.NDArray[Any]
-Labels: TypeAlias = npt.NDArray[np.int64]
+Labels: TypeAlias = npt.NDArray[Any]  # classes [N] as int64, or numbers [N, K] as float32
 
 
 class InputSpec(Protocol):
@@ -29,17 +29,17 @@ class InputSpec(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows in the model's own layout: uint8 for images, float32 for other numbers, int64 for integer inputs."""
+    """Rows in the model's own layout: uint8 for images, float32 for other numbers, int64 for integer inputs. They may have no labels."""
 
     inputs: tuple[Array, ...]
-    labels: Labels
+    labels: Labels | None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.inputs[0])
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Dataset":
         """The given rows, in the given order, copied."""
-        return Dataset(tuple(array[rows] for array in self.inputs), self.labels[rows])
+        return Dataset(tuple(array[rows] for array in self.inputs), None if self.labels is None else self.labels[rows])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from compressor.data.dataset import Dataset, InputSpec, Loaded
-from compressor.data.labels import check_range
+from compressor.data.labels import Targets, check_label_array
 from compressor.data.numeric import reshape_rows, to_input_type
 from compressor.data.source import Source
 from compressor.errors import ShapeMismatch
@@ -11,10 +11,10 @@ from compressor.errors import ShapeMismatch
 DIGITS = "builtin:digits"
 
 
-def read_digits(where: Source, inputs: tuple[InputSpec, ...], num_classes: int) -> Loaded:
+def read_digits(where: Source, inputs: tuple[InputSpec, ...], targets: Targets) -> Loaded:
     """The digits with values in [0, 1] (sixteenths) in the shape of the model's one input.
 
-    Raises: ShapeMismatch, LabelOutOfRange.
+    Raises: ShapeMismatch, LabelOutOfRange, UnsupportedTask.
     """
     if len(inputs) != 1:
         raise ShapeMismatch(
@@ -28,4 +28,4 @@ def read_digits(where: Source, inputs: tuple[InputSpec, ...], num_classes: int) 
     pixels, classes = load_digits(return_X_y=True)
     values = to_input_type(pixels.astype(np.float32) / 16, inputs[0], where, "x")
     rows = reshape_rows(values, inputs[0], where, "x")
-    return Loaded(Dataset((rows,), check_range(classes, num_classes, where, "y")), images=False)
+    return Loaded(Dataset((rows,), check_label_array(classes, targets, where, "y")), images=False)

@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 from compressor.data.dataset import Array, Dataset, InputSpec, Loaded, takes_integers, to_names
 from compressor.data.expanded import ExpandedSize
 from compressor.data.images import channel_axis
-from compressor.data.labels import check_label_array, missing_labels, not_integers
+from compressor.data.labels import Targets, check_label_array, missing_labels, not_integers
 from compressor.data.limits import MAX_ARCHIVE_ENTRIES, MAX_EXPANDED_BYTES, MAX_ROWS
 from compressor.data.numeric import input_type, reshape_rows, to_input_type
 from compressor.data.source import Source
@@ -30,7 +30,7 @@ class _Header:
     dtype: np.dtype[np.generic]
 
 
-def read_npz(path: Path, where: Source, inputs: Sequence[InputSpec], num_classes: int) -> Loaded:
+def read_npz(path: Path, where: Source, inputs: Sequence[InputSpec], targets: Targets) -> Loaded:
     """The arrays x (or one named after each input, where the model has several) and y.
 
     uint8 arrays of rank 3 and more are images, whose scaling is still to be chosen; everything else is taken as it is.
@@ -39,23 +39,25 @@ def read_npz(path: Path, where: Source, inputs: Sequence[InputSpec], num_classes
         path: a local file.
         where: how messages name it.
         inputs: the model's inputs.
-        num_classes: labels must be in [0, num_classes).
+        targets: what the labels may be, and whether there must be any.
     Raises: DatasetError, by the subclass that says what is wrong.
     """
     with invalid_if_unreadable(where, _KIND), zipfile.ZipFile(regular_file(path, where)) as archive:
         entries = _entries(archive, where)
-        if LABELS not in entries:
+        labelled = LABELS in entries
+        if targets.required and not labelled:
             raise missing_labels(where, LABELS, list(entries))
         names = [_name_of(spec, inputs, entries, where) for spec in inputs]
-        headers = {name: _header(archive, entries[name], where, name) for name in (LABELS, *names)}
+        headers = {name: _header(archive, entries[name], where, name) for name in ((LABELS, *names) if labelled else names)}
         _check_rows(headers, where)
         size = ExpandedSize(where)
-        size.add(LABELS, headers[LABELS].shape, np.int64)
+        if labelled:
+            size.add(LABELS, headers[LABELS].shape, np.int64)
         for spec, name in zip(inputs, names, strict=True):
             size.add(name, headers[name].shape, np.uint8 if _holds_images(headers[name], spec) else input_type(spec))
         # One after the other, so that what is stored of one is gone before the next is read.
         fitted = tuple(_read(archive, entries[name], headers[name], spec, where, name) for spec, name in zip(inputs, names, strict=True))
-        labels = check_label_array(_read_array(archive, entries[LABELS]), num_classes, where, LABELS)
+        labels = check_label_array(_read_array(archive, entries[LABELS]), targets, where, LABELS) if labelled else None
     return Loaded(Dataset(fitted, labels), images=any(array.dtype == np.uint8 for array in fitted))
 
 
@@ -115,15 +117,16 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: Source, name
 
 
 def _check_rows(headers: Mapping[str, _Header], where: Source) -> None:
-    rows = headers[LABELS].shape[:1]
+    first = next(iter(headers))
+    rows = headers[first].shape[:1]
     if rows in ((), (0,)):
         raise InvalidDataset(f"{where}: the file has no rows.", param=where.part, suggestion="Give at least one row and its label.")
     for name, header in headers.items():
         if header.shape[:1] != rows:
             raise InvalidDataset(
-                f"{where}: {name!r} has shape {list(header.shape)} but {LABELS!r} has {rows[0]} rows.",
+                f"{where}: {name!r} has shape {list(header.shape)} but {first!r} has {rows[0]} rows.",
                 param=name,
-                suggestion="Give as many labels as rows.",
+                suggestion="Give all arrays, and the labels, as many rows.",
             )
 
 

@@ -32,14 +32,20 @@ def to_input_type(values: Array, spec: InputSpec, where: Source, name: str, firs
     with np.errstate(over="ignore", invalid="ignore"):
         converted = values.astype(np.float32, copy=False)
     if values.dtype.kind == "f":
-        finite = np.isfinite(converted).reshape(len(converted), -1).all(axis=1)
-        if not finite.all():
+        row = first_not_finite(converted)
+        if row is not None:
             raise InvalidDataset(
-                f"{where}, row {first_row + int(np.argmin(finite))}: {name!r} holds NaN, infinity or a number beyond float32.",
+                f"{where}, row {first_row + row}: {name!r} holds NaN, infinity or a number beyond float32.",
                 param=name,
                 suggestion="Drop or fill such rows as in training.",
             )
     return converted
+
+
+def first_not_finite(values: Array) -> int | None:
+    """The first row of `values` [N, ...] that holds NaN or infinity."""
+    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    return None if finite.all() else int(np.argmin(finite))
 
 
 def to_row_shape(width: int, spec: InputSpec) -> tuple[int, ...] | None:

@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from compressor.data.columns import ImageReader, LabelReader, NumberReader, is_image, is_number, label_type_error
+from compressor.data.columns import ImageReader, NumberReader, is_image, is_number, label_reader
 from compressor.data.dataset import Dataset, InputSpec, Loaded, takes_integers, to_names
 from compressor.data.expanded import ExpandedSize
 from compressor.data.images import external_reference
-from compressor.data.labels import missing_labels
+from compressor.data.labels import Targets, missing_labels
 from compressor.data.limits import (
     MAX_BATCH_BYTES,
     MAX_BATCH_ROWS,
@@ -41,14 +41,14 @@ class _Plan:
     """Which columns are read, and for which input; an image is the only column of its input."""
 
     columns: tuple[tuple[str, ...], ...]
-    label: str
+    label: str | None
     warnings: tuple[str, ...]
 
     def selected(self) -> list[str]:
-        return [*dict.fromkeys(name for names in self.columns for name in names), self.label]
+        return [*dict.fromkeys(name for names in self.columns for name in names), *([] if self.label is None else [self.label])]
 
 
-def read_parquet(path: Path, where: Source, inputs: Sequence[InputSpec], num_classes: int, label_column: str, cache_dir: Path) -> Loaded:
+def read_parquet(path: Path, where: Source, inputs: Sequence[InputSpec], targets: Targets, label_column: str, cache_dir: Path) -> Loaded:
     """All rows of the file as arrays that fit `inputs`.
 
     Args:
@@ -56,8 +56,8 @@ def read_parquet(path: Path, where: Source, inputs: Sequence[InputSpec], num_cla
         where: how messages name it.
         inputs: the model's inputs. One input takes an image column, or all numeric columns but the label and pandas' index in
             file order; several take the columns of their own names.
-        num_classes: labels must be in [0, num_classes).
-        label_column: name of the column of integer classes.
+        targets: what the labels may be, and whether there must be any.
+        label_column: name of their column.
         cache_dir: an existing folder, the only one in which `datasets` may write.
     Raises: DatasetError, by the subclass that says what is wrong.
     """
@@ -68,19 +68,21 @@ def read_parquet(path: Path, where: Source, inputs: Sequence[InputSpec], num_cla
         _check_declared_media(schema, label_column, where)
         index = _index_columns(schema, where)
         schema = schema.remove_metadata()
-        plan = _plan(schema, index, inputs, label_column, where)
+        plan = _plan(schema, index, inputs, label_column, targets.required, where)
         size = ExpandedSize(where)
+        kind = None if plan.label is None else schema.field(plan.label).type
+        labels = None if plan.label is None else label_reader(plan.label, kind, metadata.num_rows, targets, where, size)
         readers = [_reader(spec, names, schema, metadata.num_rows, where, size) for spec, names in zip(inputs, plan.columns, strict=True)]
         images = any(isinstance(reader, ImageReader) for reader in readers)
         _check_expanded_sizes(path, plan.selected(), where)
-        labels = LabelReader(plan.label, metadata.num_rows, num_classes, where, size)
         row = 0
         for batch in _batches(path, schema, plan, cache_dir):
             if row + batch.num_rows > metadata.num_rows:
                 break
             for reader in readers:
                 reader.add(batch, row)
-            labels.add(batch, row)
+            if labels is not None:
+                labels.add(batch, row)
             row += batch.num_rows
         if row != metadata.num_rows:
             raise InvalidDataset(
@@ -88,7 +90,8 @@ def read_parquet(path: Path, where: Source, inputs: Sequence[InputSpec], num_cla
                 param=where.part,
                 suggestion="Write the file again.",
             )
-    return Loaded(Dataset(tuple(reader.finish() for reader in readers), labels.finish()), images, plan.warnings)
+    found = None if labels is None else labels.finish()
+    return Loaded(Dataset(tuple(reader.finish() for reader in readers), found), images, plan.warnings)
 
 
 def check_declared_sizes(metadata: pq.FileMetaData, where: Source) -> None:
@@ -151,15 +154,13 @@ def _metadata(schema: pa.Schema, key: bytes, where: Source) -> Any:
         return None
 
 
-def _plan(schema: pa.Schema, index: set[str], inputs: Sequence[InputSpec], label_column: str, where: Source) -> _Plan:
+def _plan(schema: pa.Schema, index: set[str], inputs: Sequence[InputSpec], label_column: str, required: bool, where: Source) -> _Plan:
     if len(set(schema.names)) != len(schema.names):
         twice = Counter(schema.names).most_common(1)[0][0]
         raise InvalidDataset(f"{where}: two columns have the same name.", param=twice[:60], suggestion="Rename one of them.")
-    if label_column not in schema.names:
+    labelled = label_column in schema.names
+    if required and not labelled:
         raise missing_labels(where, label_column, schema.names)
-    error = label_type_error(schema.field(label_column).type, where, label_column)
-    if error is not None:
-        raise error
     features = [name for name in schema.names if name != label_column]
     if len(inputs) == 1:
         columns: tuple[tuple[str, ...], ...] = (_columns_of_one_input(schema, [name for name in features if name not in index], where),)
@@ -182,7 +183,7 @@ def _plan(schema: pa.Schema, index: set[str], inputs: Sequence[InputSpec], label
             )
     ignored = [name for name in features if name not in used]
     warnings = (f"{where}: these columns are not used: {to_names(ignored)}.",) if ignored else ()
-    return _Plan(columns, label_column, warnings)
+    return _Plan(columns, label_column if labelled else None, warnings)
 
 
 def _columns_of_one_input(schema: pa.Schema, features: list[str], where: Source) -> tuple[str, ...]:

@@ -20,11 +20,10 @@ from compressor.search.network import Network, Tensors, count_live
 from compressor.search.position import Position
 from compressor.search.work import FIT_COST, Allowance, Setting
 from compressor.selection.beta import Branch, first_beta, next_beta
-from compressor.selection.curve import Candidate, choose, is_inside, nearest, threshold_of_count
+from compressor.selection.curve import Candidate, choose, nearest, threshold_of_count
 from compressor.training.checkpoint import CheckpointFile, optimizer_tensors, restore_optimizer
 from compressor.training.fit import FitOptions, fine_tune, fit_posterior, posterior_optimizer
 from compressor.training.objective import Objective, Teacher
-from compressor.training.rows import count_correct
 from compressor.training.schedule import Schedule
 from compressor.training.seeds import derive_seed
 from compressor.training.steps import Probe, tensor_scales
@@ -46,6 +45,7 @@ _FURTHER, _MAX_FURTHER = 1.15, 4  # beyond the strictest threshold, as long as t
 _RATIO_SLACK = 1e-3  # to which a wanted ratio is met
 _LARGEST_LAYERS, _LAYER_PART = 3, 0.85  # what is left of a layer that is cut by itself
 _HOPELESS_BUDGETS, _HOPELESS_DROP = 4.0, 0.02  # lost before the fine-tuning: no point of this branch will be inside
+_HOPELESS_RISE = 0.5  # of an RMSE, as a part of it, in place of the drop
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,9 @@ class Search:
         if last or config.target_ratio is not None or next_beta([*position.branches, Branch(position.beta, None)]) is None:
             return False
         Network(self._whole).load(self._start)
-        drop = baseline.dense.value - self._measure()
-        return drop > _HOPELESS_BUDGETS * baseline.max_metric_drop + _HOPELESS_DROP
+        kind, dense = baseline.kind, baseline.dense.value
+        slack = _HOPELESS_DROP if kind.bounded else _HOPELESS_RISE * dense
+        return kind.loss(dense, self._measure()) > _HOPELESS_BUDGETS * baseline.max_metric_drop + slack
 
     def _fit_round(self, network: Network, restored: Mapping[str, Tensor]) -> Posterior:
         """Fits a posterior from the tensors that the round starts with, or goes on with the restored one."""
@@ -359,7 +360,7 @@ class Search:
         train_control(setting, self._whole, chosen.nnz, epochs, step_size, setting.tracker.advance)
         control, metric = Network(self._whole).tensors(), self._measure()
         best = self._points.tensors(position.chosen, self._dense)
-        wins = metric > chosen.metric
+        wins = setting.baseline.is_better(metric, chosen.metric)
         Network(self._whole).load(control if wins else best)
         return Outcome(
             delivered="magnitude" if wins else "variational",
@@ -413,24 +414,22 @@ class Search:
         return [point for point in self._position.curve if point.beta == self._position.beta]
 
     def _is_inside(self, point: Candidate) -> bool:
-        baseline = self._setting.baseline
-        return is_inside(point, baseline.dense.value, baseline.max_metric_drop)
+        return self._setting.baseline.is_inside(point.metric)
 
     def _choose(self, points: Sequence[Candidate]) -> Candidate:
         baseline = self._setting.baseline
-        return choose(points, baseline.dense.value, baseline.max_metric_drop)
+        return choose(points, baseline.kind, baseline.dense.value, baseline.max_metric_drop)
 
     def _chosen(self) -> Candidate:
         """The point of the wanted ratio; where none is wanted, the smallest inside the budget."""
-        ratio = self._setting.config.target_ratio
+        ratio, baseline = self._setting.config.target_ratio, self._setting.baseline
         if ratio is None:
             return self._choose(self._position.curve)
-        return nearest(self._position.curve, self._numel, ratio)
+        return nearest(self._position.curve, baseline.kind, self._numel, ratio)
 
     def _measure(self) -> float:
         """The metric of what the whole module holds, on validation."""
-        baseline, batch_size = self._setting.baseline, self._setting.schedule.batch_size
-        return count_correct(self._whole, baseline.readout, baseline.validation, batch_size) / len(baseline.validation)
+        return self._setting.baseline.measure(self._whole)
 
     def _use(self, passes: float) -> None:
         self._allowance.use(passes)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from compressor.report import MetricValue
 
-_Z = 1.959963984540054  # the two-sided 95 % point of the normal distribution
+NORMAL_95 = 1.959963984540054  # the two-sided 95 % point of the normal distribution
 
 
 def wilson_interval(num_correct: int, num_examples: int) -> tuple[float, float]:
@@ -17,9 +17,9 @@ def wilson_interval(num_correct: int, num_examples: int) -> tuple[float, float]:
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
     share = num_correct / num_examples
-    spread = _Z**2 / num_examples
+    spread = NORMAL_95**2 / num_examples
     centre = (share + spread / 2) / (1 + spread)
-    half_width = _Z * sqrt(share * (1 - share) / num_examples + spread / (4 * num_examples)) / (1 + spread)
+    half_width = NORMAL_95 * sqrt(share * (1 - share) / num_examples + spread / (4 * num_examples)) / (1 + spread)
     return max(0.0, centre - half_width), min(1.0, centre + half_width)
 
 

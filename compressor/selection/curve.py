@@ -1,4 +1,4 @@
-"""The accuracy-size curve of a run, and the choice of the delivered point under the accuracy budget."""
+"""The curve of metric over size of a run, and the choice of the delivered point under the budget."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,8 @@ from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
+
+from compressor.selection.metric import MetricKind
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,17 @@ class Point(Protocol):
 AnyPoint = TypeVar("AnyPoint", bound=Point)
 
 
-def is_inside(point: Point, dense_metric: float, max_metric_drop: float) -> bool:
-    """Whether the point loses no more than the budget. A hair of slack: 0.97 - 0.005 is not 0.965 in binary."""
-    return point.metric >= dense_metric - max_metric_drop - 1e-9
-
-
-def choose(points: Sequence[AnyPoint], dense_metric: float, max_metric_drop: float) -> AnyPoint:
-    """The smallest point inside the budget; where none is inside, the most accurate one (of equals, the smaller)."""
-    inside = [point for point in points if is_inside(point, dense_metric, max_metric_drop)]
+def choose(points: Sequence[AnyPoint], kind: MetricKind, dense_metric: float, max_metric_drop: float) -> AnyPoint:
+    """The smallest point inside the budget; where none is inside, the one with the best metric (of equals, the smaller)."""
+    inside = [point for point in points if kind.is_inside(point.metric, dense_metric, max_metric_drop)]
     if inside:
-        return min(inside, key=lambda point: (point.nnz, -point.metric))
-    return max(points, key=lambda point: (point.metric, -point.nnz))
+        return min(inside, key=lambda point: (point.nnz, kind.loss(dense_metric, point.metric)))
+    return min(points, key=lambda point: (kind.loss(dense_metric, point.metric), point.nnz))
 
 
-def nearest(points: Sequence[AnyPoint], numel: int, ratio: float) -> AnyPoint:
-    """The point whose compression ratio comes closest, as a factor; of equals, the more accurate."""
-    return min(points, key=lambda point: (abs(math.log(numel / max(1, point.nnz) / ratio)), -point.metric))
+def nearest(points: Sequence[AnyPoint], kind: MetricKind, numel: int, ratio: float) -> AnyPoint:
+    """The point whose compression ratio comes closest, as a factor; of equals, the one with the better metric."""
+    return min(points, key=lambda point: (abs(math.log(numel / max(1, point.nnz) / ratio)), kind.loss(0.0, point.metric)))
 
 
 def threshold_of_count(log_alpha: Mapping[str, Tensor], count: int) -> float:

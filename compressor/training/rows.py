@@ -1,7 +1,7 @@
 """Rows in memory, the order they are drawn in, and the predictions over all of them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class Rows:
 
     Attributes:
         inputs: one tensor per model input, rows first, as stored (uint8 for images).
-        labels: class per row, int64.
+        labels: class per row, [N] in int64; of a regression its numbers, [N, K] in float32.
         prepare: turns a batch of the inputs into what the model takes.
         augment: changes a batch of the inputs at random, by torch's default generator, where it is trained on; None leaves it alone.
     """
@@ -78,3 +78,20 @@ def count_correct(module: nn.Module, readout: Readout, rows: Rows, batch_size: i
         inputs, labels = rows.take(slice(start, start + batch_size))
         correct += int((readout.predict(module(*inputs)) == labels).sum())
     return correct
+
+
+@torch.no_grad()
+def squared_errors(module: nn.Module, readout: Readout, rows: Rows, batch_size: int) -> Tensor:
+    """Of each row of a regression, [N] in float64 on the CPU, under the module's own parameters, in inference mode."""
+    module.eval()
+    taken = (rows.take(slice(start, start + batch_size)) for start in range(0, len(rows), batch_size))
+    return torch.cat([readout.squared_errors(module(*inputs), labels).cpu() for inputs, labels in taken])
+
+
+@torch.no_grad()
+def self_labelled(module: nn.Module, readout: Readout, rows: Rows, batch_size: int) -> Rows:
+    """The same rows with the module's own predictions as labels."""
+    module.eval()
+    starts = range(0, len(rows), batch_size)
+    labels = torch.cat([readout.predict(module(*rows.take(slice(start, start + batch_size))[0])) for start in starts])
+    return replace(rows, labels=labels)

@@ -30,7 +30,7 @@ def main() -> int:
             with run_seed(network, data, seed, {}) as finished:
                 report = finished.report
                 drop = report.metric.dense.value - report.metric.compressed.value
-                over = report.over_parameterised
+                over = report.redundancy.over_parameterised
                 rows.append({"network": network, **finished.to_row(), "drop": drop, "budget": report.budget.max_metric_drop, "over": over})
         runs += rows
         lines.append(Line(f"{network}: runs said to be over-parameterised", sum(row["over"] for row in rows), "at most", 0))

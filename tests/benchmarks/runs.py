@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pyarrow.parquet as pq
-from compressor.select import select
 
-from compressor import CompressionConfig, DataReference, Progress, Report, compress
+from compressor import CompressionConfig, DataReference, Progress, Report, compress, select
 from tests.benchmarks.dense import RECIPES, export, train_dense
 from tests.benchmarks.mnist import TEST, read_arrays, write_parts
 

@@ -95,6 +95,7 @@ def inspection(name: str = "w", num_weights: int = 1, estimate: Estimate | None 
             OutputTensor(name="map", dtype="sequence_type", shape=None, taken=False, selectable=False),
         ],
         head="softmax",
+        tasks=["classification"],
         num_classes=2,
         batch="dynamic",
         parameters=ParameterCounts(numel=10, variational=6, without_noise=4, fixed=0),

@@ -15,6 +15,7 @@ from PIL import Image
 
 from compressor import CompressionConfig, DataReference
 from compressor.data import Parts, load_parts
+from compressor.data.labels import Targets
 from compressor.errors import DatasetError
 
 
@@ -68,13 +69,21 @@ def load(tmp_path: Path, watch: Watch) -> Callable[..., Parts]:
     """load(train, spec, ...) -> Parts; the options of the configuration as keywords. Every error says where and what to do."""
 
     def load(
-        train: Path | str, *specs: Spec, validation: Path | None = None, test: Path | None = None, num_classes: int = 10, **options: Any
+        train: Path | str,
+        *specs: Spec,
+        validation: Path | None = None,
+        test: Path | None = None,
+        num_classes: int = 10,
+        num_values: int | None = 10,
+        **options: Any,
     ) -> Parts:
+        config = CompressionConfig(**options)
+        targets = Targets(config.task, num_classes, num_values, required=config.distillation_weight < 1)
         reference = DataReference(train=str(train), validation=validation and str(validation), test=test and str(test))
         # What the test itself wrote and read before does not count.
         watch.opened.clear()
         try:
-            return load_parts(reference, specs, num_classes, CompressionConfig(**options), tmp_path / "cache")
+            return load_parts(reference, specs, targets, config, tmp_path / "cache")
         except DatasetError as error:
             if not (error.param and error.suggestion):
                 pytest.fail(f"{error!r} does not say where and what to do")

@@ -5,7 +5,11 @@ import decimal
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from compressor.data.labels import Targets, check_label_array
+from compressor.data.source import Source
 from compressor.errors import InvalidDataset, LabelOutOfRange, MissingLabels, UnsupportedTask
 
 N = 20
@@ -55,10 +59,110 @@ def test_an_unsigned_label_beyond_int64_is_out_of_range(labelled, load, spec) ->
         load(labelled(labels), spec((None, 1)), num_classes=4)
 
 
-def test_float_labels_are_another_task(labelled, load, spec) -> None:
-    with pytest.raises(UnsupportedTask, match="regression") as caught:
-        load(labelled(np.array(GOOD, dtype=np.float32)), spec((None, 1)))
+def in_order(parts) -> np.ndarray:
+    order = np.argsort(np.concatenate([parts.indices[part] for part in ("train", "validation", "test")]))
+    return np.concatenate([parts.train.labels, parts.validation.labels, parts.test.labels])[order]
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_floats_are_numbers_to_be_met(labelled, load, spec, kind) -> None:
+    values = np.linspace(-3, 5, N).astype(kind)
+    parts = load(labelled(values), spec((None, 1)), num_values=1)
+    assert (parts.train.labels.dtype, parts.train.labels.shape) == (np.float32, (16, 1))
+    assert np.array_equal(in_order(parts)[:, 0], values.astype(np.float32))
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_lists_of_floats_are_rows_of_numbers(table_file, npz_file, load, spec, fixed) -> None:
+    values = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)
+    kind = pa.list_(pa.float32(), 3) if fixed else pa.list_(pa.float32())
+    for path in (table_file(x=np.zeros(N), label=pa.array(list(values), kind)), npz_file(x=np.zeros((N, 1)), y=values)):
+        assert np.array_equal(in_order(load(path, spec((None, 1)), num_values=3)), values)
+
+
+def test_lists_of_several_lengths_are_refused(table_file, load, spec) -> None:
+    with pytest.raises(InvalidDataset, match="differ in length"):
+        load(table_file(x=np.zeros(N), label=[[0.5]] * 5 + [[0.5, 1.0]] * (N - 5)), spec((None, 1)), num_values=1)
+
+
+def test_integers_are_regressed_where_the_task_says_so(labelled, load, spec) -> None:
+    parts = load(labelled(np.array(GOOD)), spec((None, 1)), num_classes=0, num_values=1, task="regression")
+    assert in_order(parts)[:, 0].tolist() == GOOD
+    with pytest.raises(UnsupportedTask, match="one score for each") as caught:
+        load(labelled(np.array(GOOD)), spec((None, 1)), num_classes=0, num_values=1)
+    assert '{"task": "regression"}' in (caught.value.suggestion or "")
+
+
+def test_floats_as_classes_are_another_task(labelled, load, spec) -> None:
+    with pytest.raises(UnsupportedTask, match="integer classes") as caught:
+        load(labelled(np.array(GOOD, dtype=np.float32)), spec((None, 1)), task="classification")
     assert caught.value.code == "unsupported_task"
+
+
+def test_floats_of_another_width_than_the_output_are_another_task(labelled, load, spec) -> None:
+    with pytest.raises(UnsupportedTask, match="give 1 numbers for each row and the model's output 10; in a regression"):
+        load(labelled(np.array(GOOD, dtype=np.float32)), spec((None, 1)))
+    with pytest.raises(UnsupportedTask, match="softmax"):
+        load(labelled(np.array(GOOD, dtype=np.float32)), spec((None, 1)), num_values=0)
+
+
+def test_floats_that_are_all_0_or_1_may_be_classes(labelled, load, spec) -> None:
+    values = np.array(GOOD) % 2.0
+    with pytest.raises(UnsupportedTask, match="all of them 0 or 1"):
+        load(labelled(values), spec((None, 1)), num_classes=2, num_values=1)
+    assert in_order(load(labelled(values), spec((None, 1)), num_classes=2, num_values=1, task="regression")).tolist() == [
+        [v] for v in values
+    ]
+    assert in_order(load(labelled(values), spec((None, 1)), num_classes=0, num_values=1)).tolist() == [[v] for v in values]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+def test_a_number_that_is_none_is_named_with_its_row(labelled, load, spec, value) -> None:
+    labels = np.linspace(0, 1, N)
+    labels[[11, 15]] = value
+    with pytest.raises(InvalidDataset, match="row 11: the label"):
+        load(labelled(labels), spec((None, 1)), num_values=1)
+
+
+@given(st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), min_size=1, max_size=30))
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_labels_of_a_regression_are_read_as_they_are_or_the_first_wrong_row_is_named(rows) -> None:
+    labels, targets = np.array(rows, dtype=np.float64), Targets("regression", 0, 2)
+    wrong = [index for index, row in enumerate(rows) if not np.isfinite(row).all()]
+    if wrong:
+        with pytest.raises(InvalidDataset, match=rf"row {wrong[0]}: "):
+            check_label_array(labels, targets, Source("dataset", "a.npz"), "y")
+    else:
+        found = check_label_array(labels, targets, Source("dataset", "a.npz"), "y")
+        assert found.dtype == np.float32
+        assert np.array_equal(found, labels.astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_rows_without_labels_are_taken_where_none_are_needed(table_file, npz_file, load, spec, kind) -> None:
+    x = np.arange(N, dtype=np.float32)
+    path = table_file(x=x) if kind == "parquet" else npz_file(x=x[:, None])
+    parts = load(path, spec((None, 1)), distillation_weight=1)
+    assert [part.labels for part in (parts.train, parts.validation, parts.test)] == [None] * 3
+    assert sorted(value for part in (parts.train, parts.validation, parts.test) for value in part.inputs[0][:, 0]) == x.tolist()
+    with pytest.raises(MissingLabels) as caught:
+        load(path, spec((None, 1)), distillation_weight=0.9)
+    assert '{"distillation_weight": 1}' in (caught.value.suggestion or "")
+
+
+def test_rows_and_labels_must_be_as_many_and_there_must_be_some(npz_file, load, spec) -> None:
+    with pytest.raises(InvalidDataset, match="no rows"):
+        load(npz_file(x=np.zeros((0, 1))), spec((None, 1)), distillation_weight=1)
+    with pytest.raises(InvalidDataset, match="'x' has shape"):
+        load(npz_file(x=np.zeros((N, 1)), y=np.zeros(3, np.int64)), spec((None, 1)))
+
+
+def test_parts_are_of_one_task(npz_file, tmp_path, load, spec) -> None:
+    train = npz_file(x=np.zeros((N, 1)), y=np.linspace(0, 1, N)).rename(tmp_path / "floats.npz")
+    test = npz_file(x=np.zeros((N, 1)), y=np.array(GOOD))
+    with pytest.raises(InvalidDataset, match="integers in one part and floats in another"):
+        load(train, spec((None, 1)), test=test, num_values=1)
+    assert load(train, spec((None, 1)), test=test, num_values=1, task="regression").test.labels.shape == (N, 1)
 
 
 def test_decimal_labels_are_another_task(table_file, load, spec) -> None:

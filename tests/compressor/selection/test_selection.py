@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from compressor.selection.accuracy import accuracy, default_budget, guessing_accuracy, wilson_interval
 from compressor.selection.curve import Candidate, choose
 from compressor.selection.magnitude import magnitude_masks
+from compressor.selection.metric import ACCURACY, RMSE
 
 
 @given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -38,13 +39,29 @@ CURVE = [
 
 
 def test_the_smallest_point_inside_the_budget_is_taken():
-    assert choose(CURVE, dense_metric=0.97, max_metric_drop=0.005) == CURVE[1]  # exactly on the line is inside
-    assert choose(CURVE, dense_metric=0.97, max_metric_drop=0.0) == CURVE[3]
-    assert choose(CURVE, dense_metric=0.97, max_metric_drop=0.5) == CURVE[0]
+    assert choose(CURVE, ACCURACY, dense_metric=0.97, max_metric_drop=0.005) == CURVE[1]  # exactly on the line is inside
+    assert choose(CURVE, ACCURACY, dense_metric=0.97, max_metric_drop=0.0) == CURVE[3]
+    assert choose(CURVE, ACCURACY, dense_metric=0.97, max_metric_drop=0.5) == CURVE[0]
+
+
+def test_an_error_is_the_better_the_smaller():
+    curve = [Candidate(1.0, 0.0, 100, 1.2), Candidate(1.0, 1.0, 200, 1.01), Candidate(1.0, 2.0, 300, 0.9)]
+    assert choose(curve, RMSE, dense_metric=1.0, max_metric_drop=0.01) == curve[1]
+    assert choose(curve, RMSE, dense_metric=1.0, max_metric_drop=0.0) == curve[2]
+    assert choose(curve, RMSE, dense_metric=0.5, max_metric_drop=0.1) == curve[2]
+    assert RMSE.is_better(0.9, 1.0)
+    assert not ACCURACY.is_better(0.9, 1.0)
+    assert not RMSE.is_better(1.0, 1.0)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_the_slack_of_the_budget_is_of_the_metrics_own_size(scale):
+    assert RMSE.is_inside(0.1 * scale + 0.2 * scale, 0.1 * scale, 0.2 * scale)
+    assert not RMSE.is_inside(0.30001 * scale, 0.1 * scale, 0.2 * scale)
 
 
 def test_with_no_point_inside_the_most_accurate_and_of_equals_the_smaller_is_taken():
-    assert choose(CURVE, dense_metric=0.99, max_metric_drop=0.001) == CURVE[3]
+    assert choose(CURVE, ACCURACY, dense_metric=0.99, max_metric_drop=0.001) == CURVE[3]
 
 
 @given(

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from compressor.training.readout import Readout, read_head
+from compressor.errors import UnsupportedTask
+from compressor.training.readout import Readout, read_head, readings_of
 
 LABELS = torch.tensor([0, 2, 1, 2, 2])
 
@@ -67,3 +68,76 @@ def test_distributions_are_told_by_their_values_where_the_graph_shows_none():
     assert read_head("scores", torch.softmax(x, 1) + 0.01) == "scores"
     assert read_head("softmax", torch.softmax(x, 1)) == "softmax"
     assert read_head("sigmoid", torch.sigmoid(x)) == "sigmoid"
+
+
+def test_a_regression_is_a_gaussian_of_its_variance():
+    output, labels = torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([[1.0, 4.0], [2.0, 5.0]])
+    readout = Readout("scores", 0, variance=0.5)
+    assert readout.task == "regression"
+    assert float(readout.mean_nll(output, labels)) == pytest.approx(0.5 * (4 + 1) / 0.5 / 2)
+    assert float(Readout("sigmoid", 0, variance=0.5).mean_nll(output, labels)) == pytest.approx(
+        float(readout.mean_nll(output.sigmoid(), labels))
+    )
+    mean = labels.mean(0).expand(2, 2)
+    assert readout.guessing_nll(labels) == pytest.approx(float(readout.mean_nll(mean, labels)))
+    assert readout.squared_errors(output, labels).tolist() == [2.0, 0.5]
+
+
+@pytest.mark.parametrize("head", ["scores", "sigmoid"])
+def test_the_divergence_of_a_regression_is_that_of_its_gaussians(head):
+    """KL between Gaussians of one variance is half the squared distance of their means over it."""
+    logits, teacher = torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([[1.0, 4.0], [2.0, 5.0]])
+    means = [values.sigmoid() if head == "sigmoid" else values for values in (logits, teacher)]
+    gaussians = [torch.distributions.Normal(mean, 0.5**0.5) for mean in means]
+    expected = torch.distributions.kl_divergence(gaussians[1], gaussians[0]).sum(1).mean()
+    assert float(Readout(head, 0, variance=0.5).mean_divergence(logits, teacher, 2.0)) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_a_regression_of_one_number_has_one_column(shape):
+    readout, output = Readout("scores", 0, variance=1.0), torch.arange(3.0).reshape(shape)
+    assert readout.predict(output).shape == (3, 1)
+    assert float(readout.mean_nll(output, torch.arange(3.0)[:, None])) == 0
+
+
+def test_probabilities_of_every_head_are_distributions():
+    scores = logits(4)
+    softmax = scores.double().softmax(1)
+    for readout, output in (
+        (Readout("scores", 4), scores),
+        (Readout("softmax", 4), scores.softmax(1)),
+        (Readout("softmax", 4), scores.log_softmax(1)),
+        (Readout("probabilities", 4), scores.softmax(1)),
+    ):
+        assert torch.allclose(readout.probabilities(output), softmax, atol=1e-6)
+    single = Readout("sigmoid", 2, single=True).probabilities(torch.tensor([0.2, 0.9]))
+    assert torch.allclose(single, torch.tensor([[0.8, 0.2], [0.1, 0.9]], dtype=torch.float64), atol=1e-6)
+    several = Readout("sigmoid", 4).probabilities(scores.sigmoid())
+    assert torch.allclose(several.sum(1), torch.ones(5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("shape", "head", "tasks"),
+    [
+        ((None, 3), "scores", ["classification", "regression"]),
+        ((None, 3), "softmax", ["classification"]),
+        ((None, 1), "scores", ["regression"]),
+        ((None,), "scores", ["regression"]),
+        ((None, 1), "sigmoid", ["classification", "regression"]),
+        ((None, None), "scores", ["classification", "regression"]),
+        ((), "scores", ["classification", "regression"]),
+    ],
+)
+def test_what_an_output_can_be_read_for(shape, head, tasks):
+    assert readings_of(shape, head, "auto").tasks == tasks
+    for task in ("classification", "regression"):
+        if task in tasks:
+            assert readings_of(shape, head, task).tasks == [task]
+        else:
+            with pytest.raises(UnsupportedTask):
+                readings_of(shape, head, task)
+
+
+def test_an_image_is_read_for_nothing():
+    with pytest.raises(UnsupportedTask, match="regression"):
+        readings_of((None, 3, 8, 8), "scores", "auto")
