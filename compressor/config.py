@@ -10,6 +10,7 @@ WEIGHTS_SUFFIX = ".safetensors"  # of a model that comes without a graph
 
 Prior = Literal["ard", "log_uniform", "log_uniform_exact"]
 GroupPrior = Literal["none", "ard"]
+ConvNoise = Literal["weights", "outputs"]
 Task = Literal["classification", "regression"]
 Augmentation = Literal["shift", "flip", "crop"]
 Control = Literal["quick", "full"]
@@ -131,6 +132,11 @@ class CompressionConfig(BaseModel):
         le=2.0,
         description="Initial log_alpha of a weight of its tensor's root mean square. Unset: -3, or less where a probe shows that this "
         "noise alone costs likelihood.",
+    )
+    conv_noise: ConvNoise = Field(
+        default="weights",
+        description="What convolutions draw: their weights, once for each half of a batch, where that is cheaper, or always their outputs, "
+        "which trains with less noise and takes up to twice the time.",
     )
     beta: float | None = Field(
         default=None,

@@ -15,6 +15,7 @@ Batch = Literal["dynamic", "declared", "built in"]
 Head = Literal["scores", "softmax", "sigmoid", "probabilities"]
 Treatment = Literal[
     "local reparameterisation",
+    "drawn for each half of the batch, or local reparameterisation where that is cheaper",
     "noise for each lookup",
     "sampled once",
 ]

@@ -39,6 +39,7 @@ _HALF_BYTES = 2
 # In this order; the words are those of compressor.graph.ops.Flow.
 _TREATMENTS: tuple[Treatment, ...] = (
     "local reparameterisation",
+    "drawn for each half of the batch, or local reparameterisation where that is cheaper",
     "noise for each lookup",
     "sampled once",
 )

@@ -177,7 +177,9 @@ class OnnxModule(nn.Module):
         name = self._logits_name if logits else self.output.name
         if self.built_in_batch is None:
             return self._run(name, inputs, replaced)
-        run_batch = torch.func.vmap(lambda *batch: self._run(name, batch, replaced), randomness="different")
+        # A weight drawn for each batch would make as many groups of one convolution.
+        whole = {key: replace(value, in_halves=False) if isinstance(value, GaussianValue) else value for key, value in replaced.items()}
+        run_batch = torch.func.vmap(lambda *batch: self._run(name, batch, whole), randomness="different")
         result: Tensor = run_batch(*(_in_batches(tensor, self.built_in_batch) for tensor in inputs))
         return result.flatten(0, 1)[: len(inputs[0])]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compressor.errors import CompressionError, InvalidModel, UnsupportedOperator
-from compressor.graph.gaussian import Run, lift_layout, lift_linear, lift_lookup, lift_sampled
+from compressor.graph.gaussian import Run, lift_convolution, lift_layout, lift_linear, lift_lookup, lift_sampled
 from compressor.graph.node import Node
 from compressor.graph.ops import OPERATORS, Flow
 from compressor.graph.ops.table import Operator
@@ -126,6 +126,9 @@ def _lift(run: Run, node: Node, operator: Operator) -> Run:
         case Flow.LINEAR:
             variance = run if operator.variance is None else operator.variance(node)
             return lift_linear(run, variance, operator.weights)
+        case Flow.CONVOLUTION:
+            assert operator.positions is not None  # noqa: S101  every convolution of the table has it
+            return lift_convolution(run, operator.positions(node))
         case Flow.LOOKUP:
             return lift_lookup(run)
         case Flow.CONTRACTION | Flow.RECURRENT:

@@ -77,8 +77,9 @@ def fit_posterior(
             step = epoch * per_epoch + index
             _set_rates(optimizer, step, num_steps)
             optimizer.zero_grad(set_to_none=True)
-            mean_loss = objective.mean_loss(module(*batch.inputs, values=posterior.values(), logits=True), batch)
-            negative_elbo.backward(mean_loss, kl_weight(step, num_steps, options.kl_warmup_fraction, options.beta))
+            values = posterior.values()
+            mean_loss = objective.mean_loss(module(*batch.inputs, values=values, logits=True), batch)
+            negative_elbo.backward(mean_loss, kl_weight(step, num_steps, options.kl_warmup_fraction, options.beta), values)
             posterior.mask_gradients_()
             optimizer.step()
             posterior.clamp_()

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from compressor.config import Prior
+from compressor.graph.gaussian import GaussianValue
+from compressor.variational.fusion import worth_fusing
 from compressor.variational.kl import KLGradient, total_kl
 from compressor.variational.posterior import Posterior
 
@@ -24,21 +26,28 @@ class NegativeElbo:
         prior: over each weight.
         num_data: N, the number of training rows that the likelihood stands for.
         group_axes: the axis along which a weight's groups lie, by name; a group ARD prior stands beside `prior` for these weights.
+        num_steps: how many calls of `backward` there will be: the KL's part of many is compiled, where that is worth it.
     """
 
-    def __init__(self, posterior: Posterior, prior: Prior, num_data: int, group_axes: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, posterior: Posterior, prior: Prior, num_data: int, group_axes: Mapping[str, int] | None = None, num_steps: int = 0
+    ) -> None:
         self._posterior = posterior
         self._prior: Prior = prior
         self._num_data = num_data
         self._group_axes = {} if group_axes is None else dict(group_axes)
-        self._kl_gradients = {name: KLGradient(prior, mean, self._group_axes.get(name)) for name, mean in posterior.means.items()}
+        fused = worth_fusing(prior, posterior.means, num_steps)
+        self._kl_gradients = {
+            name: KLGradient(prior, mean, self._group_axes.get(name), fused=name in fused) for name, mean in posterior.means.items()
+        }
 
-    def backward(self, mean_nll: Tensor, beta: float) -> None:
+    def backward(self, mean_nll: Tensor, beta: float, values: Mapping[str, GaussianValue] | None = None) -> None:
         """Adds the gradient of the negative ELBO to every parameter.
 
         Args:
             mean_nll: scalar, mean over the batch of the negative log-likelihood under weights drawn from the posterior, nats.
             beta: weight of the KL.
+            values: `Posterior.values()` that these weights were drawn from, whose variances need not be computed again.
         """
         (self._num_data * mean_nll).backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
         if beta == 0.0:
@@ -47,7 +56,9 @@ class NegativeElbo:
             log_sigma2 = self._posterior.log_sigma2[name]
             if mean.grad is None or log_sigma2.grad is None:
                 raise RuntimeError("a variational weight took no part in the likelihood")
-            self._kl_gradients[name].add_(mean, log_sigma2, mean.grad, log_sigma2.grad, beta)
+            # That of a weight that was pruned before is 0, and 0 / 0 its gradient.
+            variance = None if values is None or self._posterior.is_masked else values[name].var.detach()
+            self._kl_gradients[name].add_(mean, log_sigma2, mean.grad, log_sigma2.grad, beta, variance)
 
     @torch.no_grad()
     def kl_nats(self) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from compressor.config import Prior
+from compressor.variational.fusion import Fused
 
 _K1, _K2, _K3 = 0.63576, 1.87320, 1.48695  # Molchanov et al. 2017, arXiv:1701.05369, eq. 14
 _TINY = 1e-30  # keeps 1 / mean^2 finite in float32; reached only where the gradient has underflowed to 0
@@ -161,10 +162,12 @@ class KLGradient:
         prior: "ard", "log_uniform" or "log_uniform_exact".
         like: a tensor of the shape, dtype and device of the weight.
         group_axis: as `kl_group_ard`; None: no groups.
+        fused: by one loop that a C++ compiler makes of it, in seconds and once for all tensors; operator by operator where it fails.
     """
 
-    def __init__(self, prior: Prior, like: Tensor, group_axis: int | None = None) -> None:
+    def __init__(self, prior: Prior, like: Tensor, group_axis: int | None = None, *, fused: bool = False) -> None:
         self._prior: Prior = prior
+        self._fused = fused
         self._buffers = [
             torch.empty_like(like, requires_grad=False) for _ in range({"ard": 2, "log_uniform": 3, "log_uniform_exact": 6}[prior])
         ]
@@ -175,24 +178,27 @@ class KLGradient:
             self._scale = like.new_empty([size if axis == group_axis else 1 for axis, size in enumerate(like.shape)])
 
     @torch.no_grad()
-    def add_(self, mean: Tensor, log_sigma2: Tensor, mean_grad: Tensor, log_sigma2_grad: Tensor, beta: float) -> None:
-        """Args: mean, log_sigma2 and their gradients, all of one shape; the gradients are changed in place."""
+    def add_(
+        self, mean: Tensor, log_sigma2: Tensor, mean_grad: Tensor, log_sigma2_grad: Tensor, beta: float, variance: Tensor | None = None
+    ) -> None:
+        """Args: mean, log_sigma2 and their gradients, which are changed in place, and exp(log_sigma2) where it is known; of one shape."""
+        variance = log_sigma2.exp() if variance is None else variance
         if self._scale is not None:
             beta = 0.5 * beta
-            self._add_group(self._scale, mean, log_sigma2, mean_grad, log_sigma2_grad, beta)
+            self._add_group(self._scale, mean, variance, mean_grad, log_sigma2_grad, beta)
+        if self._fused and _ADD(self._prior, mean, log_sigma2, variance, mean_grad, log_sigma2_grad, factor=beta):
+            return
         if self._prior == "log_uniform_exact":
-            self._add_exact(mean, log_sigma2, mean_grad, log_sigma2_grad, beta)
+            self._add_exact(mean, variance, mean_grad, log_sigma2_grad, beta)
             return
         a, b = self._buffers[:2]
-        torch.exp(log_sigma2, out=a)
         torch.mul(mean, mean, out=b)
-        a.add_(b)  # mean^2 + sigma^2
+        torch.add(variance, b, out=a)  # mean^2 + sigma^2
         mean_grad.addcdiv_(mean, a, value=beta)
-        b.div_(a)  # r / (1 + r)
-        log_sigma2_grad.add_(b, alpha=-0.5 * beta)
+        log_sigma2_grad.addcdiv_(b, a, value=-0.5 * beta)  # r / (1 + r)
         if self._prior == "log_uniform":
             c = self._buffers[2]
-            torch.mul(mean, mean, out=b).add_(_TINY)
+            b.add_(_TINY)
             torch.log(b, out=a)
             torch.sub(log_sigma2, a, out=a).mul_(_K3).add_(_K2)
             torch.sigmoid(a, out=c)
@@ -202,22 +208,51 @@ class KLGradient:
             a.mul_(mean)
             mean_grad.addcdiv_(a, b, value=2.0 * _K1 * _K3 * beta)
 
-    def _add_exact(self, mean: Tensor, log_sigma2: Tensor, mean_grad: Tensor, log_sigma2_grad: Tensor, beta: float) -> None:
+    def _add_exact(self, mean: Tensor, variance: Tensor, mean_grad: Tensor, log_sigma2_grad: Tensor, beta: float) -> None:
         second_moment, v, t, power, ratio, denominator = self._buffers
-        torch.exp(log_sigma2, out=t)
         torch.mul(mean, mean, out=v)
-        torch.add(v, t, out=second_moment)
+        torch.add(v, variance, out=second_moment)
         v.div_(second_moment)
-        t.div_(second_moment)
+        torch.div(variance, second_moment, out=t)
         _pull_ratio(v, t, power, ratio, denominator)
         log_sigma2_grad.addcmul_(v, ratio, value=-0.5 * beta)
         mean_grad.addcdiv_(ratio.mul_(mean), second_moment, value=beta)
 
-    def _add_group(self, scale: Tensor, mean: Tensor, log_sigma2: Tensor, mean_grad: Tensor, log_sigma2_grad: Tensor, beta: float) -> None:
-        variance, second_moment = self._buffers[:2]
-        torch.exp(log_sigma2, out=variance)
+    def _add_group(self, scale: Tensor, mean: Tensor, variance: Tensor, mean_grad: Tensor, log_sigma2_grad: Tensor, beta: float) -> None:
+        relative, second_moment = self._buffers[:2]
         torch.addcmul(variance, mean, mean, out=second_moment)
         torch.mean(second_moment, self._others, keepdim=True, out=scale)  # s_g
         mean_grad.addcdiv_(mean, scale, value=beta)
-        variance.div_(scale)
-        log_sigma2_grad.add_(variance, alpha=0.5 * beta).sub_(0.5 * beta)
+        torch.div(variance, scale, out=relative)
+        log_sigma2_grad.add_(relative, alpha=0.5 * beta).sub_(0.5 * beta)
+
+
+def _add(
+    prior: Prior, mean: Tensor, log_sigma2: Tensor, variance: Tensor, mean_grad: Tensor, log_sigma2_grad: Tensor, beta: Tensor
+) -> None:
+    """`KLGradient.add_` without groups as a compiler wants it: the same formulas without work buffers."""
+    square = mean * mean
+    inverse = 1.0 / (square + variance)
+    pull, relevance = beta * mean * inverse, -0.5 * beta * square * inverse
+    if prior == "log_uniform_exact":
+        v, t = square * inverse, variance * inverse
+        ratio = _polynomial(v, t, _RATIO[0]) / _polynomial(v, t, _RATIO[1])
+        pull, relevance = pull * ratio, relevance * ratio
+    if prior == "log_uniform":
+        slope = _K2 + _K3 * (log_sigma2 - torch.log(square + _TINY))
+        bell = _K1 * _K3 * beta * torch.sigmoid(slope) * torch.sigmoid(-slope)
+        pull, relevance = pull + 2.0 * bell * mean / (square + _TINY), relevance - bell
+    mean_grad.add_(pull)
+    log_sigma2_grad.add_(relevance)
+
+
+def _polynomial(v: Tensor, t: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """sum_k coefficients[k] v^k t^(8 - k)."""
+    result, power = coefficients[-1] * v + coefficients[-2] * t, t
+    for coefficient in coefficients[-3::-1]:
+        power = power * t
+        result = result * v + coefficient * power
+    return result
+
+
+_ADD = Fused(_add)

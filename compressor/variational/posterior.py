@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from compressor.config import ConvNoise
 from compressor.graph.gaussian import GaussianValue
 
 _LOG_ALPHA_RANGE = (-16.0, 11.0)  # of a weight of typical size: outside, the noise is below float32 or drowns everything
@@ -25,10 +26,18 @@ class Posterior:
             same number is as much noise for the large weights of one network as for the small ones of another.
         masks: True = keep, by name, for weights of which a part was pruned before: these are 0 for good, without variance, and do not
             count in the mean square. Every weight is there, or None.
+        conv_noise: as CompressionConfig has it.
     """
 
-    def __init__(self, means: Mapping[str, nn.Parameter], log_alpha_init: float, masks: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        means: Mapping[str, nn.Parameter],
+        log_alpha_init: float,
+        masks: Mapping[str, Tensor] | None = None,
+        conv_noise: ConvNoise = "weights",
+    ) -> None:
         self.means = dict(means)
+        self._in_halves = conv_noise == "weights"
         self._masks = {} if masks is None else {name: masks[name].to(mean.dtype) for name, mean in means.items()}
         self._log_squares = {
             name: math.log(max(mean_square(mean, self._masks.get(name)), _SMALLEST_SQUARE)) for name, mean in means.items()
@@ -41,7 +50,11 @@ class Posterior:
         """The weights as they flow through the graph; differentiable in both parameters."""
         variances = {name: log_sigma2.exp() for name, log_sigma2 in self.log_sigma2.items()}
         variances |= {name: variances[name] * mask for name, mask in self._masks.items()}
-        return {name: GaussianValue(mean, variances[name]) for name, mean in self.means.items()}
+        return {name: GaussianValue(mean, variances[name], self._in_halves) for name, mean in self.means.items()}
+
+    @property
+    def is_masked(self) -> bool:
+        return bool(self._masks)
 
     def mask_gradients_(self) -> None:
         """Weights that were pruned before get no gradient, so that they stay 0."""

@@ -33,7 +33,7 @@ from compressor.training.rows import Rows
 from compressor.training.steps import tensor_scales
 from compressor.variational.elbo import NegativeElbo
 from compressor.variational.posterior import Posterior
-from tests.benchmarks.lenet import lenet_5
+from tests.benchmarks.dense import lenet_5
 from tests.benchmarks.networks import Transformer, mlp, resnet_18
 
 _LINES = {"after_imports_s": 2.0, "command_s": 6.0}

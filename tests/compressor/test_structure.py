@@ -16,7 +16,7 @@ from compressor.graph.module import OnnxModule
 from compressor.graph.validate import parse_model
 from compressor.graph.write import float_tensors, to_inference, write_arrays
 from compressor.structure import Compaction, compact
-from tests.benchmarks.lenet import lenet_5, lenet_300_100
+from tests.benchmarks.dense import lenet_5, lenet_300_100
 from tests.benchmarks.networks import Transformer, resnet_18
 from tests.compressor.graph.models import model_of, node, values
 from tests.compressor.graph.networks import NETWORKS, export, exported, network

@@ -21,7 +21,7 @@ from compressor.inspection import Treatment
 from tests.compressor.graph.models import linear_model, model_of, node, values
 from tests.compressor.graph.networks import exported
 
-LINEAR, LOOKUP, SAMPLED = (flow.value for flow in (Flow.LINEAR, Flow.LOOKUP, Flow.SAMPLED))
+LINEAR, CONVOLUTION, LOOKUP, SAMPLED = (flow.value for flow in (Flow.LINEAR, Flow.CONVOLUTION, Flow.LOOKUP, Flow.SAMPLED))
 
 
 def inspected(model: ModelProto | bytes, folder: Path, **options: object) -> Inspection:
@@ -263,7 +263,7 @@ def test_what_is_inspected_is_what_a_run_takes(digits_job, tmp_path: Path) -> No
 
 
 def test_words_for_treatments_are_those_of_the_operators() -> None:
-    assert set(get_args(Treatment)) == {LINEAR, LOOKUP, SAMPLED}
+    assert set(get_args(Treatment)) == {LINEAR, CONVOLUTION, LOOKUP, SAMPLED}
 
 
 def test_phases_are_told(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """Operators that are linear in their weight: Conv, ConvTranspose, Gemm, MatMul."""
 
 from collections.abc import Callable
+from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.graph.gaussian import Run
+from compressor.graph.gaussian import MANY_POSITIONS, Positions, Run
 from compressor.graph.node import Node
 from compressor.graph.ops.table import Flow, operator
 from compressor.graph.ops.window import Window
@@ -15,7 +16,17 @@ _CONV = (F.conv1d, F.conv2d, F.conv3d)
 _CONV_TRANSPOSE = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
-@operator("Conv", flow=Flow.LINEAR, weights=(1,), parameters=(2,))
+def _conv_positions(node: Node) -> Positions:
+    window = Window(node)
+    return lambda x, w: x.shape[0] * prod(window.resolve(x.shape[2:], w.shape[2:]).output)
+
+
+def _conv_transpose_positions(node: Node) -> Positions:
+    del node  # every element of the input meets every element of the filter
+    return lambda x, w: x.shape[0] * x.shape[2:].numel()  # noqa: ARG005
+
+
+@operator("Conv", flow=Flow.CONVOLUTION, weights=(1,), parameters=(2,), positions=_conv_positions)
 def conv(node: Node) -> Run:
     window = Window(node)
     group = node.int("group", 1)
@@ -23,6 +34,8 @@ def conv(node: Node) -> Run:
     def run(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
         rank = spatial_rank(node, w)
         at = window.resolve(x.shape[2:], w.shape[2:])
+        if rank == 2 and x.device.type == "cpu":
+            x = _channels_last(x) if x.shape[0] * prod(at.output) >= MANY_POSITIONS else x.contiguous()
         symmetric = at.begin == at.end
         if not symmetric:
             x = F.pad(x, at.torch_pads())
@@ -31,7 +44,7 @@ def conv(node: Node) -> Run:
     return run
 
 
-@operator("ConvTranspose", flow=Flow.LINEAR, weights=(1,), parameters=(2,))
+@operator("ConvTranspose", flow=Flow.CONVOLUTION, weights=(1,), parameters=(2,), positions=_conv_transpose_positions)
 def conv_transpose(node: Node) -> Run:
     group = node.int("group", 1)
     auto_pad = node.string("auto_pad", "NOTSET")
@@ -92,6 +105,11 @@ def matmul(node: Node) -> Run:
         return torch.matmul(a, b)
 
     return run
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """[N, C, H, W] in the order of memory that convolution and pooling on the CPU are fastest with; vmap takes no torch.channels_last."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def spatial_rank(node: Node, weight: Tensor) -> int:

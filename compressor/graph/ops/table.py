@@ -7,7 +7,7 @@ from enum import Enum
 from functools import partial
 
 from compressor.errors import GraphTooLarge
-from compressor.graph.gaussian import Run
+from compressor.graph.gaussian import Positions, Run
 from compressor.graph.node import Node
 
 Build = Callable[[Node], Run]
@@ -24,6 +24,7 @@ class Flow(Enum):
 
     LAYOUT = "mean and variance alike"
     LINEAR = "local reparameterisation"
+    CONVOLUTION = "drawn for each half of the batch, or local reparameterisation where that is cheaper"
     LOOKUP = "noise for each lookup"
     CONTRACTION = "local reparameterisation where it is exact, else sampled once"
     RECURRENT = "input matrix by local reparameterisation, recurrent one sampled once"
@@ -47,6 +48,7 @@ class Operator:
         settings: slots that are read as plain numbers (shapes, axes, bounds): never trainable, and left on the CPU.
         frozen: slots of data that do not learn (conditions, indices, statistics), and those through which no gradient passes.
         variance: builds f(x^2, var) of a linear operator where it is not `build` without bias.
+        positions: builds f(x, w), at how many places a convolution uses each element of w.
         takes_mode: the function's first argument is whether the module trains.
         multiple: the function gives all outputs of the node; otherwise only the first may be used.
         steps: output slots that hold positions or conditions: no gradient comes back from them.
@@ -61,6 +63,7 @@ class Operator:
     settings: tuple[int, ...] = ()
     frozen: tuple[int, ...] = ()
     variance: Build | None = None
+    positions: Callable[[Node], Positions] | None = None
     takes_mode: bool = False
     multiple: bool = False
     steps: tuple[int, ...] = ()
@@ -78,6 +81,7 @@ def operator(
     settings: tuple[int, ...] = (),
     frozen: tuple[int, ...] = (),
     variance: Build | None = None,
+    positions: Callable[[Node], Positions] | None = None,
     takes_mode: bool = False,
     multiple: bool = False,
     steps: tuple[int, ...] = (),
@@ -96,6 +100,7 @@ def operator(
                 settings,
                 frozen,
                 variance,
+                positions,
                 takes_mode,
                 multiple,
                 steps,

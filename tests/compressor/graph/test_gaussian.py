@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto
 
-from compressor.graph.gaussian import GaussianValue
+from compressor.graph.gaussian import GaussianValue, noise_like
 from compressor.graph.module import OnnxModule
 from tests.compressor.graph.models import model_of, node, values
 
@@ -285,3 +285,83 @@ def test_a_weight_that_is_computed_with_is_drawn_once_for_all_that_read_it() -> 
     torch.testing.assert_close(module(torch.ones(2, 6), values=drawn), torch.zeros(2, 3), rtol=0, atol=1e-5)
     x = torch.randn(2, 6)
     assert not torch.allclose(module(x, values=drawn), module(x, values=drawn))
+
+
+def convolution_of_many_positions() -> OnnxModule:
+    """32 rows of 16 positions: as many as make it worth while to draw the weight."""
+    return OnnxModule(convolution((3, 2, 3, 3), (2, 6, 6), (3, 4, 4)).model)
+
+
+def in_halves(weight: torch.Tensor, var: torch.Tensor) -> dict[str, GaussianValue]:
+    return {"w": GaussianValue(weight, var, in_halves=True)}
+
+
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
+def test_a_convolution_may_draw_its_weight_for_each_half_of_the_batch(operator: str) -> None:
+    nodes = [node(operator, ["x", "w", "b"], "y")]
+    arrays = {"w": values(2, 2, 3, 3), "b": values(2, seed=1)}
+    module = OnnxModule(model_of(nodes, {"x": ["n", 2, 7, 7]}, {"y": ["n", 2, "h", "v"]}, arrays))
+    weight = module.tensors()["w"].detach()
+    torch.manual_seed(8)
+    rows = torch.randn(1, 2, 7, 7).expand(33, 2, 7, 7)
+    noisy = module(rows, values=in_halves(weight, torch.ones_like(weight)))
+    first, second = noisy[:17], noisy[17:]
+    assert torch.equal(first, first[:1].expand_as(first))
+    assert torch.equal(second, second[:1].expand_as(second))
+    assert not torch.allclose(first[0], second[0])
+    torch.testing.assert_close(module(rows, values=in_halves(weight, torch.zeros_like(weight))), module(rows))
+
+
+@torch.no_grad()
+def test_outputs_of_drawn_halves_have_the_closed_mean_and_variance() -> None:
+    module = convolution_of_many_positions()
+    weight = module.tensors()["w"].detach()
+    var = variance_of(weight)
+    x = torch.randn(32, 2, 6, 6, generator=torch.Generator().manual_seed(9))
+    torch.manual_seed(10)
+    drawn = torch.stack([module(x, values=in_halves(weight, var)) for _ in range(DRAWS // 4)])
+    variance = torch.nn.functional.conv2d(x * x, var)
+    assert ((drawn.mean(0) - module(x)).abs() / variance.sqrt()).max() < 6 * (4 / DRAWS) ** 0.5
+    torch.testing.assert_close(drawn.var(0), variance, rtol=0.3, atol=0)
+    assert float((drawn.var(0) / variance).mean()) == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_convolution_of_few_positions_or_a_single_row_draws_as_it_is_cheaper() -> None:
+    module = convolution_of_many_positions()
+    weight = module.tensors()["w"].detach()
+    noise = in_halves(weight, torch.ones_like(weight))
+    few = module(torch.ones(8, 2, 6, 6), values=noise)
+    assert not torch.allclose(few[0], few[1])
+    alone = module(torch.ones(1, 2, 40, 40), values=noise)  # one draw, the same at every position
+    torch.testing.assert_close(alone, alone[..., :1, :1].expand_as(alone))
+    assert module(torch.ones(0, 2, 6, 6), values=noise).shape == (0, 3, 4, 4)
+
+
+def test_a_convolution_in_batches_of_a_built_in_size_draws_outputs() -> None:
+    module = convolution_of_many_positions()
+    module.built_in_batch = 32
+    weight = module.tensors()["w"].detach()
+    noisy = module(torch.ones(64, 2, 6, 6), values=in_halves(weight, torch.ones_like(weight)))
+    assert noisy.flatten(1).unique(dim=0).shape[0] == 64
+
+
+def test_a_layout_operator_leaves_a_weight_to_be_drawn_in_halves() -> None:
+    nodes = [node("Transpose", ["w"], "turned", perm=[1, 0, 2, 3]), node("Conv", ["x", "turned"], "y")]
+    module = OnnxModule(model_of(nodes, {"x": ["n", 2, 6, 6]}, {"y": ["n", 3, 4, 4]}, {"w": values(2, 3, 3, 3)}))
+    weight = module.tensors()["w"].detach()
+    noisy = module(torch.ones(32, 2, 6, 6), values=in_halves(weight, torch.ones_like(weight)))
+    assert torch.equal(noisy[0], noisy[15])
+
+
+def test_channels_last_change_no_result_and_noise_is_drawn_in_their_order() -> None:
+    module = convolution_of_many_positions()
+    x = torch.randn(32, 2, 6, 6)
+    found = module(x)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    weights = module.tensors()
+    torch.testing.assert_close(found, torch.nn.functional.conv2d(x, weights["w"], weights["b"]))
+    torch.manual_seed(11)
+    noise = noise_like(found)
+    torch.manual_seed(11)
+    assert noise.stride() == found.stride()
+    assert torch.equal(noise.permute(0, 2, 3, 1), torch.randn(32, 4, 4, 3))

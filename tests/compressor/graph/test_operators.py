@@ -192,5 +192,6 @@ def test_the_table_of_supported_operators_is_complete() -> None:
     table = supported_operators()
     assert set(table) == set(OPERATORS) | {"Constant"}
     assert table["Conv"].family == "linear"
-    assert table["Conv"].weights == "local reparameterisation"
+    assert table["Conv"].weights == "drawn for each half of the batch, or local reparameterisation where that is cheaper"
+    assert table["Gemm"].weights == "local reparameterisation"
     assert list(table) == sorted(table)
