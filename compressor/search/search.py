@@ -24,6 +24,7 @@ from compressor.selection.curve import Candidate, choose, nearest, threshold_of_
 from compressor.training.checkpoint import CheckpointFile, optimizer_tensors, restore_optimizer
 from compressor.training.fit import FitOptions, fine_tune, fit_posterior, posterior_optimizer
 from compressor.training.objective import Objective, Teacher
+from compressor.training.rows import num_batches
 from compressor.training.schedule import Schedule
 from compressor.training.seeds import derive_seed
 from compressor.training.steps import Probe, tensor_scales
@@ -126,7 +127,7 @@ class Search:
         if position.log_alpha_init is None or position.step_size is None:
             setting.tracker.enter("probe")
             seed = derive_seed(config.seed, "probe")
-            probe = Probe(self._whole, baseline.readout, baseline.train, setting.schedule.batch_size, seed)
+            probe = Probe(self._whole, baseline.readout, baseline.train, setting.schedule.batch_size, seed, config.conv_noise)
             if position.log_alpha_init is None:
                 position.log_alpha_init = probe.log_alpha()
             if position.step_size is None:
@@ -177,7 +178,7 @@ class Search:
         means = {name: weights[name] for name in module.weight_names}
         masks = network.shrink({name: self._start[name] != 0 for name in self._log_alpha}) or None
         training = self._training
-        posterior = Posterior(means, training.log_alpha_init, masks)
+        posterior = Posterior(means, training.log_alpha_init, masks, config.conv_noise)
         first = position.round == 0
         options = FitOptions(
             beta=position.beta,
@@ -193,7 +194,8 @@ class Search:
             _restore_posterior(module.state(), posterior, optimizer, restored)
         setting.tracker.enter("fit")
         group_axes = module.group_axes if config.group_prior == "ard" else None
-        negative_elbo = NegativeElbo(posterior, config.prior, len(train), group_axes)
+        num_steps = options.epochs * num_batches(train, options.batch_size)
+        negative_elbo = NegativeElbo(posterior, config.prior, len(train), group_axes, num_steps)
 
         def on_epoch(epochs: int, mean_loss: float) -> int:
             position.epochs = epochs

@@ -11,6 +11,7 @@ from itertools import count, islice
 import torch
 from torch import Tensor
 
+from compressor.config import ConvNoise
 from compressor.graph.module import OnnxModule
 from compressor.training.readout import Readout
 from compressor.training.rows import Batch, Rows, shuffled_batches
@@ -52,9 +53,13 @@ class Probe:
         rows: training rows.
         batch_size: that of the run.
         seed: of noise and order.
+        conv_noise: that of the run.
     """
 
-    def __init__(self, module: OnnxModule, readout: Readout, rows: Rows, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, module: OnnxModule, readout: Readout, rows: Rows, batch_size: int, seed: int, conv_noise: ConvNoise = "weights"
+    ) -> None:
+        self._conv_noise: ConvNoise = conv_noise
         self._module = module
         self._readout = readout
         self._num_data = len(rows)
@@ -112,7 +117,7 @@ class Probe:
 
     def _posterior(self, log_alpha: float) -> Posterior:
         weights = self._module.tensors()
-        return Posterior({name: weights[name] for name in self._module.weight_names}, log_alpha)
+        return Posterior({name: weights[name] for name in self._module.weight_names}, log_alpha, conv_noise=self._conv_noise)
 
     @torch.no_grad()
     def _set(self, tensors: dict[str, Tensor]) -> None:

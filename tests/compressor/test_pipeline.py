@@ -295,7 +295,8 @@ def test_what_was_delivered_can_be_compressed_again(delivered, digits_job, tmp_p
 def test_the_search_fits_under_the_priors_of_the_config(digits_job, tmp_path, monkeypatch, group_prior, axes):
     seen = []
 
-    def record(_, prior, num_data, group_axes):
+    def record(_, prior, num_data, group_axes, num_steps):
+        assert num_steps == QUICK["epochs"] * 17
         seen.append((prior, num_data, group_axes))
         raise Killed
 
