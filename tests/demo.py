@@ -28,9 +28,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 # beta: against a thousand rows the default weight of the KL term is heavy; it prunes far beyond what is promised here and costs a point.
-CONFIG = {"max_metric_drop": 0.005, "beta": 0.05, "seed": 0}
-MIN_COMPRESSION_RATIO = 20.0
-MAX_ACCURACY_DROP = 0.01
+CONFIG = {"target_ratio": 40, "beta": 0.1, "seed": 0}
+MIN_COMPRESSION_RATIO = 30.0
+MAX_EXTRA_ERRORS = 1
 JOB_TIMEOUT_S = 240
 PARTS = {"train": 1077, "validation": 270, "test": 450}
 ENDED = {"succeeded", "failed", "failed_gate", "cancelled"}
@@ -228,13 +228,15 @@ def compare(dense: Path, compressed: Path, report: dict[str, Any], pixels: np.nd
     failures = []
     if weights["compression_ratio"] < MIN_COMPRESSION_RATIO:
         failures.append(f"compression_ratio is below {MIN_COMPRESSION_RATIO:g}")
-    if accuracy_compressed < accuracy_dense - MAX_ACCURACY_DROP:
-        failures.append(f"accuracy fell by more than {MAX_ACCURACY_DROP:g}")
+    extra_errors = round((accuracy_dense - accuracy_compressed) * len(labels))
+    if extra_errors > MAX_EXTRA_ERRORS:
+        failures.append(f"{extra_errors} more digits are misread than before; {MAX_EXTRA_ERRORS} may be")
     if abs(accuracy_compressed - report["metric"]["compressed"]["value"]) > 1e-9:
         failures.append(f"the report says accuracy {report['metric']['compressed']['value']:.4f}")
     print(
         f"demo: accuracy_dense={accuracy_dense:.4f} accuracy_compressed={accuracy_compressed:.4f} "
-        f"compression_ratio={weights['compression_ratio']:.1f} size_ratio={size_ratio:.1f}",
+        f"compression_ratio={weights['compression_ratio']:.1f} size_ratio={size_ratio:.1f} "
+        f"job_seconds={report['provenance']['seconds']:.1f}",
         flush=True,
     )
     for failure in failures:

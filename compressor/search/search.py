@@ -407,7 +407,7 @@ class Search:
         Where it has not, the best of many points would be the luckiest: thresholds that the posterior gives are tried, and nothing beyond.
         """
         low, high = self._setting.baseline.dense.interval
-        return (high - low) / 2 <= self._setting.baseline.max_metric_drop
+        return (high - low) / 2 < self._setting.baseline.max_metric_drop
 
     def _first_beta(self) -> float:
         return self._setting.config.beta or first_beta(self._setting.num_rows, self._numel)
