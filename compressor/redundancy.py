@@ -90,7 +90,7 @@ def constant_weights(upload: AdmittedModel, train: Dataset, scaling: ImageScalin
         features = values.reshape(-1, values.shape[-1])
         same = (features == features[0]).all(axis=0)
         mask = np.zeros(tuple(tensors[name].shape), dtype=bool)
-        mask.swapaxes(1 - axes[name], 0)[same] = True
+        mask.swapaxes(1 - axes[name].axis, 0)[same] = True
         found[name] = mask
     return found
 

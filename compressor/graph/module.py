@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compressor.errors import NoWeights, UnsupportedModel, UnsupportedTask
 from compressor.graph.content import check_count
 from compressor.graph.gaussian import GaussianValue
-from compressor.graph.groups import group_axes_of
+from compressor.graph.groups import GroupAxis, group_axes_of
 from compressor.graph.node import Node
 from compressor.graph.ops.activation import softmax_axis
 from compressor.graph.ops.layout import casts_to_integers
@@ -53,7 +53,7 @@ class OnnxModule(nn.Module):
 
     Parameters are called p0, p1, ... and buffers c0, c1, ...: no string of the file becomes an attribute. Batch normalisation uses the
     stored statistics, which stay fixed; half precision is computed in float32. `treatments` says how a Gaussian value of each weight is
-    drawn where it is read, `group_axes` along which axis its neurons, filters or rows lie, `uncovered` why another tensor of two or more
+    drawn where it is read, `group_axes` where its neurons, filters, rows or heads lie, `uncovered` why another tensor of two or more
     dimensions is no weight, `operators` what the output needs.
 
     Args:
@@ -79,7 +79,7 @@ class OnnxModule(nn.Module):
         self.head, self._logits_name = _find_logits(nodes, chosen.name)
         self.weight_names: tuple[str, ...] = ()
         self.treatments: dict[str, frozenset[Flow]] = {}
-        self.group_axes: dict[str, int] = {}
+        self.group_axes: dict[str, GroupAxis] = {}
         self._build(graph, nodes, {chosen.name, self._logits_name})
         self.built_in_batch: int | None = None
         settled = settle(self, self.static_batch)
@@ -137,7 +137,8 @@ class OnnxModule(nn.Module):
         self._trainable = frozenset(binding.name for binding in parameters)
         self.weight_names = tuple(name for name, role in roles.items() if role is Role.WEIGHT)
         self.treatments = treatments_of(nodes, outputs, self.weight_names, inputs)
-        self.group_axes = group_axes_of(nodes, {name: floats[name].ndim for name in self.weight_names})
+        integers = {name: array for name, (array, kind) in arrays.items() if kind not in FLOAT_TYPES and array.ndim == 1}
+        self.group_axes = group_axes_of(nodes, {name: floats[name].shape for name in self.weight_names}, integers)
         self.uncovered: dict[str, str] = uncovered_of(nodes, outputs, floats, inputs)
         self.operators: dict[str, int] = dict(Counter(node.op_type for node in nodes))
         self._sampled = frozenset(name for name, flows in self.treatments.items() if flows == {Flow.SAMPLED})

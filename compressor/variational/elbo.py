@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compressor.config import Prior
 from compressor.graph.gaussian import GaussianValue
+from compressor.graph.groups import GroupAxis
 from compressor.variational.fusion import worth_fusing
 from compressor.variational.kl import KLGradient, total_kl
 from compressor.variational.posterior import Posterior
@@ -25,12 +26,12 @@ class NegativeElbo:
         posterior: the weights' q(w).
         prior: over each weight.
         num_data: N, the number of training rows that the likelihood stands for.
-        group_axes: the axis along which a weight's groups lie, by name; a group ARD prior stands beside `prior` for these weights.
+        group_axes: where a weight's groups lie, by name; a group ARD prior stands beside `prior` for these weights.
         num_steps: how many calls of `backward` there will be: the KL's part of many is compiled, where that is worth it.
     """
 
     def __init__(
-        self, posterior: Posterior, prior: Prior, num_data: int, group_axes: Mapping[str, int] | None = None, num_steps: int = 0
+        self, posterior: Posterior, prior: Prior, num_data: int, group_axes: Mapping[str, GroupAxis] | None = None, num_steps: int = 0
     ) -> None:
         self._posterior = posterior
         self._prior: Prior = prior
@@ -38,7 +39,8 @@ class NegativeElbo:
         self._group_axes = {} if group_axes is None else dict(group_axes)
         fused = worth_fusing(prior, posterior.means, num_steps)
         self._kl_gradients = {
-            name: KLGradient(prior, mean, self._group_axes.get(name), fused=name in fused) for name, mean in posterior.means.items()
+            name: KLGradient(prior, mean, self._group_axes.get(name), posterior.masks.get(name), fused=name in fused)
+            for name, mean in posterior.means.items()
         }
 
     def backward(self, mean_nll: Tensor, beta: float, values: Mapping[str, GaussianValue] | None = None) -> None:
@@ -57,7 +59,7 @@ class NegativeElbo:
             if mean.grad is None or log_sigma2.grad is None:
                 raise RuntimeError("a variational weight took no part in the likelihood")
             # That of a weight that was pruned before is 0, and 0 / 0 its gradient.
-            variance = None if values is None or self._posterior.is_masked else values[name].var.detach()
+            variance = None if values is None or self._posterior.masks else values[name].var.detach()
             self._kl_gradients[name].add_(mean, log_sigma2, mean.grad, log_sigma2.grad, beta, variance)
 
     @torch.no_grad()

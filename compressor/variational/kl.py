@@ -3,7 +3,7 @@
 Per weight, the KL depends on log_alpha = log(sigma^2 / mean^2) alone. The log-uniform prior p(|w|) ~ 1/|w| is the one of
 Gaussian dropout (its KL does not depend on the mean); it is improper, so its KL is defined up to the constant that makes it
 tend to 0. The ARD prior N(0, lambda^2) has its variance fitted by maximum evidence, lambda^2 = mean^2 + sigma^2, which leaves
-a proper KL in closed form. Group ARD fits one variance for all weights of a neuron, a filter or a row of an embedding.
+a proper KL in closed form. Group ARD fits one variance for all weights of a neuron, a filter, a row of an embedding or a head.
 """
 
 import math
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from compressor.config import Prior
+from compressor.graph.groups import GroupAxis
 from compressor.variational.fusion import Fused
 
 _K1, _K2, _K3 = 0.63576, 1.87320, 1.48695  # Molchanov et al. 2017, arXiv:1701.05369, eq. 14
@@ -82,7 +83,7 @@ def kl(prior: Prior, log_alpha: Tensor) -> Tensor:
     return {"ard": kl_ard, "log_uniform": kl_log_uniform, "log_uniform_exact": kl_log_uniform_exact}[prior](log_alpha)
 
 
-def kl_group_ard(mean: Tensor, log_sigma2: Tensor, axis: int) -> Tensor:
+def kl_group_ard(mean: Tensor, log_sigma2: Tensor, group: GroupAxis) -> Tensor:
     """KL(posterior || group ARD prior) at the prior variances of maximum evidence; exact.
 
     One prior N(0, s) for the n weights of a group. The KL, 0.5 sum_i (log(s / sigma_i^2) + (mean_i^2 + sigma_i^2) / s - 1), is least at
@@ -90,16 +91,26 @@ def kl_group_ard(mean: Tensor, log_sigma2: Tensor, axis: int) -> Tensor:
 
     Args:
         mean, log_sigma2: of one tensor, two or more dimensions.
-        axis: each index along it is a group.
+        group: which elements are one group.
     Returns: same shape, nats; a single element may be negative, the sum over a group never is.
     Source: as kl_ard, which this is for groups of one weight; derived here as said.
     """
-    others = [other for other in range(mean.dim()) if other != axis]
-    scale = (mean.square() + log_sigma2.exp()).mean(others, keepdim=True)
-    return 0.5 * (scale.log() - log_sigma2)
+    second_moment = _by_group(mean.square() + log_sigma2.exp(), group)
+    scale = second_moment.mean(_others(second_moment, group), keepdim=True)
+    return (0.5 * (scale.log() - _by_group(log_sigma2, group))).reshape(mean.shape)
 
 
-def total_kl(prior: Prior, mean: Tensor, log_sigma2: Tensor, group_axis: int | None = None) -> Tensor:
+def _by_group(tensor: Tensor, group: GroupAxis) -> Tensor:
+    """A view with an axis of its own for the indices that are one group."""
+    return torch.unflatten(tensor, group.axis, (-1, group.size))
+
+
+def _others(by_group: Tensor, group: GroupAxis) -> list[int]:
+    """The axes over which a group goes."""
+    return [axis for axis in range(by_group.dim()) if axis != group.axis]
+
+
+def total_kl(prior: Prior, mean: Tensor, log_sigma2: Tensor, group: GroupAxis | None = None) -> Tensor:
     """KL of all weights of one tensor, in nats, a scalar: `kl`, or with groups the mean of `kl` and `kl_group_ard`.
 
     Why the mean. Scales of weights and of groups cannot both be fitted in one Gaussian prior: with N(0, s_g t_i), or with precisions
@@ -111,12 +122,12 @@ def total_kl(prior: Prior, mean: Tensor, log_sigma2: Tensor, group_axis: int | N
     mean, so beta keeps its meaning: a weight goes where the square of its z score is below beta.
 
     Args:
-        group_axis: as `kl_group_ard`; None: no groups.
+        group: as `kl_group_ard`; None: no groups.
     """
     per_weight = kl(prior, log_sigma2 - mean.square().clamp_min(_TINY).log()).double().sum()
-    if group_axis is None:
+    if group is None:
         return per_weight
-    return 0.5 * (per_weight + kl_group_ard(mean, log_sigma2, group_axis).double().sum())
+    return 0.5 * (per_weight + kl_group_ard(mean, log_sigma2, group).double().sum())
 
 
 def pull_ratio(log_alpha: Tensor) -> Tensor:
@@ -161,21 +172,25 @@ class KLGradient:
     Args:
         prior: "ard", "log_uniform" or "log_uniform_exact".
         like: a tensor of the shape, dtype and device of the weight.
-        group_axis: as `kl_group_ard`; None: no groups.
+        group: as `kl_group_ard`; None: no groups.
+        mask: 1 for a weight that counts, 0 for one that was pruned before and is in no group any more; None: all count.
         fused: by one loop that a C++ compiler makes of it, in seconds and once for all tensors; operator by operator where it fails.
     """
 
-    def __init__(self, prior: Prior, like: Tensor, group_axis: int | None = None, *, fused: bool = False) -> None:
+    def __init__(
+        self, prior: Prior, like: Tensor, group: GroupAxis | None = None, mask: Tensor | None = None, *, fused: bool = False
+    ) -> None:
         self._prior: Prior = prior
         self._fused = fused
         self._buffers = [
             torch.empty_like(like, requires_grad=False) for _ in range({"ard": 2, "log_uniform": 3, "log_uniform_exact": 6}[prior])
         ]
-        self._others: list[int] = []
-        self._scale: Tensor | None = None
-        if group_axis is not None:
-            self._others = [other for other in range(like.dim()) if other != group_axis]
-            self._scale = like.new_empty([size if axis == group_axis else 1 for axis, size in enumerate(like.shape)])
+        self._group = group
+        self._mask = mask
+        if group is not None:
+            by_group = _by_group(like.detach(), group)
+            kept = torch.ones_like(by_group) if mask is None else _by_group(mask, group)
+            self._share = kept.mean(_others(by_group, group), keepdim=True).clamp_min(_TINY)  # of the group that counts
 
     @torch.no_grad()
     def add_(
@@ -183,9 +198,9 @@ class KLGradient:
     ) -> None:
         """Args: mean, log_sigma2 and their gradients, which are changed in place, and exp(log_sigma2) where it is known; of one shape."""
         variance = log_sigma2.exp() if variance is None else variance
-        if self._scale is not None:
+        if self._group is not None:
             beta = 0.5 * beta
-            self._add_group(self._scale, mean, variance, mean_grad, log_sigma2_grad, beta)
+            self._add_group(self._group, mean, variance, mean_grad, log_sigma2_grad, beta)
         if self._fused and _ADD(self._prior, mean, log_sigma2, variance, mean_grad, log_sigma2_grad, factor=beta):
             return
         if self._prior == "log_uniform_exact":
@@ -218,12 +233,15 @@ class KLGradient:
         log_sigma2_grad.addcmul_(v, ratio, value=-0.5 * beta)
         mean_grad.addcdiv_(ratio.mul_(mean), second_moment, value=beta)
 
-    def _add_group(self, scale: Tensor, mean: Tensor, variance: Tensor, mean_grad: Tensor, log_sigma2_grad: Tensor, beta: float) -> None:
+    def _add_group(self, group: GroupAxis, mean: Tensor, variance: Tensor, mean_grad: Tensor, log_sigma2_grad: Tensor, beta: float) -> None:
         relative, second_moment = self._buffers[:2]
         torch.addcmul(variance, mean, mean, out=second_moment)
-        torch.mean(second_moment, self._others, keepdim=True, out=scale)  # s_g
-        mean_grad.addcdiv_(mean, scale, value=beta)
-        torch.div(variance, scale, out=relative)
+        if self._mask is not None:
+            second_moment.mul_(self._mask)
+        moments = _by_group(second_moment, group)
+        scale = moments.mean(_others(moments, group), keepdim=True).div_(self._share).clamp_min_(_TINY)  # s_g
+        _by_group(mean_grad, group).addcdiv_(_by_group(mean, group), scale, value=beta)
+        torch.div(_by_group(variance, group), scale, out=_by_group(relative, group))
         log_sigma2_grad.add_(relative, alpha=0.5 * beta).sub_(0.5 * beta)
 
 

@@ -38,10 +38,8 @@ class Posterior:
     ) -> None:
         self.means = dict(means)
         self._in_halves = conv_noise == "weights"
-        self._masks = {} if masks is None else {name: masks[name].to(mean.dtype) for name, mean in means.items()}
-        self._log_squares = {
-            name: math.log(max(mean_square(mean, self._masks.get(name)), _SMALLEST_SQUARE)) for name, mean in means.items()
-        }
+        self.masks = {} if masks is None else {name: masks[name].to(mean.dtype) for name, mean in means.items()}
+        self._log_squares = {name: math.log(max(mean_square(mean, self.masks.get(name)), _SMALLEST_SQUARE)) for name, mean in means.items()}
         self.log_sigma2 = {
             name: nn.Parameter(torch.full_like(mean, self._log_squares[name] + log_alpha_init)) for name, mean in means.items()
         }
@@ -49,16 +47,12 @@ class Posterior:
     def values(self) -> dict[str, GaussianValue]:
         """The weights as they flow through the graph; differentiable in both parameters."""
         variances = {name: log_sigma2.exp() for name, log_sigma2 in self.log_sigma2.items()}
-        variances |= {name: variances[name] * mask for name, mask in self._masks.items()}
+        variances |= {name: variances[name] * mask for name, mask in self.masks.items()}
         return {name: GaussianValue(mean, variances[name], self._in_halves) for name, mean in self.means.items()}
-
-    @property
-    def is_masked(self) -> bool:
-        return bool(self._masks)
 
     def mask_gradients_(self) -> None:
         """Weights that were pruned before get no gradient, so that they stay 0."""
-        for name, mask in self._masks.items():
+        for name, mask in self.masks.items():
             gradient = self.means[name].grad
             if gradient is not None:
                 gradient.mul_(mask)
@@ -67,7 +61,7 @@ class Posterior:
     def log_alpha(self) -> dict[str, Tensor]:
         """log(sigma^2 / mean^2) per weight, float32: the logarithm of the weight's Gaussian dropout rate; infinite where it was pruned."""
         found = {name: self.log_sigma2[name] - mean.square().clamp_min(_SMALLEST_SQUARE).log() for name, mean in self.means.items()}
-        return found | {name: found[name].masked_fill(mask == 0, math.inf) for name, mask in self._masks.items()}
+        return found | {name: found[name].masked_fill(mask == 0, math.inf) for name, mask in self.masks.items()}
 
     def keep_masks(self, threshold: float) -> dict[str, Tensor]:
         """True where a weight is kept: exactly where log_alpha < threshold."""

@@ -11,6 +11,7 @@ import torch
 
 from compressor import CompressionConfig, DataReference, Report, compress, load_csr
 from compressor.errors import DeviceUnavailable, LabelOutOfRange, NotBetterThanGuessing
+from compressor.graph.groups import GroupAxis
 from tests.compressor.conftest import DigitsJob
 
 QUICK = {"epochs": 10, "second_round_epochs": 15, "fine_tune_epochs": 4, "batch_size": 64, "thresholds": [0, 2], "max_branches": 2}
@@ -291,7 +292,7 @@ def test_what_was_delivered_can_be_compressed_again(delivered, digits_job, tmp_p
     assert load_csr(tmp_path / "again" / "weights.safetensors").keys() == load_csr(out / "weights.safetensors").keys()
 
 
-@pytest.mark.parametrize(("group_prior", "axes"), [("none", None), ("ard", {f"layer{index}.weight": 0 for index in range(3)})])
+@pytest.mark.parametrize(("group_prior", "axes"), [("none", None), ("ard", {f"layer{index}.weight": GroupAxis(0) for index in range(3)})])
 def test_the_search_fits_under_the_priors_of_the_config(digits_job, tmp_path, monkeypatch, group_prior, axes):
     seen = []
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import NodeProto, TensorProto
 
-from compressor.graph.groups import group_axes_of
+from compressor.graph.groups import GroupAxis, group_axes_of
 from compressor.graph.module import OnnxModule
 from compressor.graph.reader import read_graph
 from tests.compressor.graph.models import model_of, node, values
@@ -23,13 +23,26 @@ def test_groups_are_output_neurons_filters_and_table_rows_also_through_a_transpo
     ]
     shapes = {"conv": (2, 1, 3, 3), "deconv": (2, 5, 3, 3), "gemm": (5 * 36, 7), "gemm_t": (8, 7), "matmul_t": (9, 8), "matmul": (9, 3)}
     module = OnnxModule(model_of(nodes, {"x": ["n", 1, 6, 6]}, {"y": ["n", 3]}, {name: values(*shape) for name, shape in shapes.items()}))
-    assert module.group_axes == {"conv": 0, "deconv": 1, "gemm": 1, "gemm_t": 0, "matmul_t": 0, "matmul": 1}
+    assert module.group_axes == {
+        name: GroupAxis(axis) for name, axis in {"conv": 0, "deconv": 1, "gemm": 1, "gemm_t": 0, "matmul_t": 0, "matmul": 1}.items()
+    }
 
 
 def test_a_table_tied_to_the_output_has_the_rows_of_both() -> None:
     nodes = [node("Gather", ["tied", "x"], "rows"), node("Transpose", ["tied"], "turned"), node("MatMul", ["rows", "turned"], "y")]
     module = OnnxModule(model_of(nodes, {"x": ["n"]}, {"y": ["n", 7]}, {"tied": values(7, 3)}, types={"x": TensorProto.INT64}))
-    assert module.group_axes == {"tied": 0}
+    assert module.group_axes == {"tied": GroupAxis(0)}
+
+
+@pytest.mark.parametrize(("shape", "size"), [([0, 5, 3, 4], 4), ([0, 5, 12], 1), ([0, 5, 2, 4], 1)])
+def test_neurons_that_attention_splits_into_heads_are_heads(shape, size) -> None:
+    """[n, 5, 8] to twelve neurons, three heads of four; not where they are merely reshaped, or into something else."""
+    nodes = [node("MatMul", ["x", "w"], "a"), node("Add", ["a", "b"], "c"), node("Reshape", ["c", "shape"], "d")]
+    perm = [0, 2, 1, 3] if len(shape) == 4 else [0, 2, 1]
+    arrays = {"w": values(8, 12), "b": values(12), "shape": np.array(shape)}
+    graph = read_graph(model_of([*nodes, node("Transpose", ["d"], "y", perm=perm)], {"x": ["n", 5, 8]}, {"y": []}, arrays))
+    found = group_axes_of(graph.needed_nodes(["y"]), {"w": (8, 12)}, {"shape": arrays["shape"]})
+    assert found == {"w": GroupAxis(1, size)}
 
 
 def test_a_weight_without_one_meaning_has_no_groups() -> None:
@@ -59,4 +72,4 @@ def test_a_weight_without_one_meaning_has_no_groups() -> None:
 )
 def test_attributes_that_are_none_are_no_groups(nodes: list[NodeProto]) -> None:
     graph = read_graph(model_of(nodes, {"x": ["n", 4]}, {"y": ["n", 3]}, {"w": values(3, 4)}))
-    assert group_axes_of(graph.needed_nodes(["y"]), {"w": 2}) in ({}, {"w": 0})
+    assert group_axes_of(graph.needed_nodes(["y"]), {"w": (3, 4)}, {}) in ({}, {"w": GroupAxis(0)})

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compressor.config import Prior
 from compressor.graph.gaussian import GaussianValue
+from compressor.graph.groups import GroupAxis
 from compressor.variational import fusion, kl
 from compressor.variational.elbo import NegativeElbo
 from compressor.variational.fusion import Fused, worth_fusing
@@ -24,21 +25,21 @@ def weights() -> list[Tensor]:
     return [mean, 3 * log_sigma2 - 2, mean_grad, log_sigma2_grad]
 
 
-def added(prior: Prior, group_axis: int | None, *, fused: bool) -> tuple[Tensor, Tensor]:
+def added(prior: Prior, group: GroupAxis | None, *, fused: bool) -> tuple[Tensor, Tensor]:
     mean, log_sigma2, mean_grad, log_sigma2_grad = weights()
-    KLGradient(prior, mean, group_axis, fused=fused).add_(mean, log_sigma2, mean_grad, log_sigma2_grad, 0.7)
+    KLGradient(prior, mean, group, fused=fused).add_(mean, log_sigma2, mean_grad, log_sigma2_grad, 0.7)
     return mean_grad, log_sigma2_grad
 
 
 @pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("group_axis", [None, 0])
-def test_the_function_that_is_compiled_adds_the_same(monkeypatch: pytest.MonkeyPatch, prior: Prior, group_axis: int | None) -> None:
+@pytest.mark.parametrize("group", [None, GroupAxis(0)])
+def test_the_function_that_is_compiled_adds_the_same(monkeypatch: pytest.MonkeyPatch, prior: Prior, group: GroupAxis | None) -> None:
     def uncompiled(function: Callable[..., None]) -> Callable[..., None]:
         return function
 
     monkeypatch.setattr(fusion, "_compile", uncompiled)
     monkeypatch.setattr(kl, "_ADD", Fused(kl._add))
-    torch.testing.assert_close(added(prior, group_axis, fused=True), added(prior, group_axis, fused=False), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(added(prior, group, fused=True), added(prior, group, fused=False), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow

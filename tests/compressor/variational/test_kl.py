@@ -11,6 +11,7 @@ from scipy.special import dawsn, digamma
 from scipy.stats import norm, poisson
 from torch.distributions import Normal, kl_divergence
 
+from compressor.graph.groups import GroupAxis
 from compressor.variational.kl import KLGradient, kl, kl_ard, kl_group_ard, kl_log_uniform, kl_log_uniform_exact, pull_ratio, total_kl
 
 GRID = np.linspace(-10, 10, 81)
@@ -113,15 +114,15 @@ def drawn_weights(dtype: torch.dtype, shape: tuple[int, ...]) -> tuple[torch.Ten
 
 
 @pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("group_axis", [None, 0, 1, 2])
+@pytest.mark.parametrize("group", [None, GroupAxis(0), GroupAxis(1), GroupAxis(2), GroupAxis(0, 5), GroupAxis(1, 2)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_closed_form_gradient_is_the_gradient_of_the_value(prior, group_axis, dtype):
+def test_closed_form_gradient_is_the_gradient_of_the_value(prior, group, dtype):
     mean, log_sigma2 = drawn_weights(dtype, (20, 10, 20))
-    total_kl(prior, mean, log_sigma2, group_axis).backward()
+    total_kl(prior, mean, log_sigma2, group).backward()
     assert mean.grad is not None
     assert log_sigma2.grad is not None
     mean_grad, log_sigma2_grad = torch.full_like(mean, 0.25), torch.full_like(mean, -0.5)
-    KLGradient(prior, mean, group_axis).add_(mean, log_sigma2, mean_grad, log_sigma2_grad, beta=0.7)
+    KLGradient(prior, mean, group).add_(mean, log_sigma2, mean_grad, log_sigma2_grad, beta=0.7)
     tolerance = {"rtol": 2e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-8, "atol": 1e-12}
     if prior == "log_uniform_exact" and dtype == torch.float64:  # whose gradient is a fit; with groups, parts of 0.5 cancel
         tolerance = {"rtol": 1.3e-7, "atol": 1e-7}
@@ -132,7 +133,7 @@ def test_closed_form_gradient_is_the_gradient_of_the_value(prior, group_axis, dt
 def test_group_ard_is_the_gaussian_kl_minimised_over_one_prior_variance_for_each_group():
     mean, log_sigma2 = (tensor.detach() for tensor in drawn_weights(torch.float64, (3, 4, 5)))
     for axis in range(3):
-        found = kl_group_ard(mean, log_sigma2, axis).movedim(axis, 0).flatten(1).sum(1)
+        found = kl_group_ard(mean, log_sigma2, GroupAxis(axis)).movedim(axis, 0).flatten(1).sum(1)
         groups = zip(mean.movedim(axis, 0), log_sigma2.movedim(axis, 0), strict=True)
         for value, (group_mean, group_log_sigma2) in zip(found, groups, strict=True):
             posterior = Normal(group_mean, (group_log_sigma2 / 2).exp())
@@ -148,11 +149,34 @@ def test_group_ard_is_the_gaussian_kl_minimised_over_one_prior_variance_for_each
 
 def test_groups_of_one_weight_are_ard_per_weight_in_value_and_gradient():
     mean, log_sigma2 = (tensor.detach() for tensor in drawn_weights(torch.float64, (50, 1)))
-    torch.testing.assert_close(total_kl("ard", mean, log_sigma2, group_axis=0), total_kl("ard", mean, log_sigma2))
+    torch.testing.assert_close(total_kl("ard", mean, log_sigma2, GroupAxis(0)), total_kl("ard", mean, log_sigma2))
     gradients = [torch.zeros(2, 50, 1, dtype=torch.float64) for _ in range(2)]
-    for axis, (mean_grad, log_sigma2_grad) in zip((0, None), gradients, strict=True):
-        KLGradient("ard", mean, axis).add_(mean, log_sigma2, mean_grad, log_sigma2_grad, beta=1.0)
+    for group, (mean_grad, log_sigma2_grad) in zip((GroupAxis(0), None), gradients, strict=True):
+        KLGradient("ard", mean, group).add_(mean, log_sigma2, mean_grad, log_sigma2_grad, beta=1.0)
     torch.testing.assert_close(*gradients)
+
+
+def test_a_head_is_one_group_of_all_its_rows():
+    mean, log_sigma2 = (tensor.detach() for tensor in drawn_weights(torch.float64, (12, 5)))
+    heads = [part.reshape(1, -1) for tensor in (mean, log_sigma2) for part in tensor.split(4)]
+    expected = torch.cat([kl_group_ard(*pair, GroupAxis(0)).view(4, 5) for pair in zip(heads[:3], heads[3:], strict=True)])
+    torch.testing.assert_close(kl_group_ard(mean, log_sigma2, GroupAxis(0, 4)), expected)
+
+
+def test_weights_that_were_pruned_are_in_no_group():
+    mean, log_sigma2 = (tensor.detach() for tensor in drawn_weights(torch.float64, (3, 6)))
+    mask = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 0, 1, 0, 1, 1], [0, 0, 0, 0, 0, 0]], dtype=torch.float64)
+    mean, kept = mean * mask, mask.bool()
+    mean_grad, log_sigma2_grad = torch.zeros(2, 3, 6, dtype=torch.float64)
+    KLGradient("ard", mean, GroupAxis(0), mask).add_(mean, log_sigma2, mean_grad, log_sigma2_grad, beta=1.0)
+    for row in range(2):
+        one = (mean[row, kept[row]].view(1, -1), log_sigma2[row, kept[row]].view(1, -1))
+        alone = [torch.zeros_like(one[0]) for _ in range(2)]
+        KLGradient("ard", one[0], GroupAxis(0)).add_(*one, *alone, beta=1.0)
+        torch.testing.assert_close(mean_grad[row, kept[row]], alone[0].flatten())
+        torch.testing.assert_close(log_sigma2_grad[row, kept[row]], alone[1].flatten())
+    assert not mean_grad[~kept].any()
+    assert torch.isfinite(log_sigma2_grad).all()
 
 
 def test_with_groups_the_kl_is_a_bound_under_one_proper_prior():
@@ -161,7 +185,7 @@ def test_with_groups_the_kl_is_a_bound_under_one_proper_prior():
     second_moment = mean.square() + log_sigma2.exp()
     harmonic = 2 / (1 / second_moment + 1 / second_moment.mean(1, keepdim=True))
     proper = kl_divergence(Normal(mean, (log_sigma2 / 2).exp()), Normal(torch.zeros_like(mean), harmonic.sqrt())).sum()
-    assert float(total_kl("ard", mean, log_sigma2, group_axis=0)) >= float(proper) > 0
+    assert float(total_kl("ard", mean, log_sigma2, GroupAxis(0))) >= float(proper) > 0
 
 
 @pytest.mark.parametrize("prior", PRIORS)
