@@ -1,0 +1,1 @@
+"""Ours beside what else there is, from the same dense start, with the same data and epochs."""
