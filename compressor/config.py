@@ -123,8 +123,8 @@ class CompressionConfig(BaseModel):
     )
     group_prior: GroupPrior = Field(
         default="none",
-        description="Prior over neurons, filters, attention heads and rows of embeddings beside that over weights: ard gives each a variance of its own, "
-        "so that whole ones go.",
+        description="Prior over neurons, filters, attention heads and rows of embeddings beside that over weights: ard gives each a "
+        "variance of its own, so that whole ones go.",
     )
     log_alpha_init: float | None = Field(
         default=None,
