@@ -53,8 +53,8 @@ def estimate_training(module: OnnxModule, example: Sequence[Tensor], batch_size:
     Raises: InvalidModel, UnsupportedModel as `training_cost`.
     Accuracy:
         Time: 0.6 to 1.45 of that measured, on one thread and on two, of MLPs, LeNets, a ResNet-18 at 32 and 64 pixels, a VGG, a MobileNet,
-        an LSTM and two transformers, on one idle x86-64 machine. Other work on the machine is not foreseen. Up to 2.2 times that measured of
-        convolutional networks in large batches, whose outputs it takes for drawn while the run draws the weights (`conv_noise`).
+        an LSTM and two transformers, on one idle x86-64 machine. Other work on the machine is not foreseen. Up to 2.2 times
+        that measured of convolutional networks in large batches, since it counts outputs drawn where the run draws weights (`conv_noise`).
         Memory: 0.8 to 1.1 of the peak of convolutional networks and MLPs; up to 2.7 times that of transformers, of whose tensors many
         are gone before the last is made. A run refuses a batch by the same count.
     """
