@@ -47,7 +47,6 @@ from compressor.report import (
 )
 from compressor.scoring import TestScores, score_test
 from compressor.search import Outcome
-from compressor.selection.curve import Candidate
 
 MODEL, WEIGHTS, SPLIT, REPORT = "model.onnx", "weights.safetensors", "split.npz", "report.json"
 
@@ -95,7 +94,8 @@ def write_model(out_dir: Path, upload: AdmittedModel, tensors: Mapping[str, torc
 
 
 def _curve(upload: AdmittedModel, config: CompressionConfig, baseline: Baseline, outcome: Outcome) -> points.Curve:
-    numel = sum(array.size for array in float_tensors(upload.proto).values() if array.ndim >= 2)
+    floats = {name: array for name, array in float_tensors(upload.proto).items() if array.ndim >= 2}
+    numel = sum(array.size for array in floats.values())
     return points.Curve(
         model_sha256=file_sha256(upload.path),
         architecture=config.architecture,
@@ -104,8 +104,9 @@ def _curve(upload: AdmittedModel, config: CompressionConfig, baseline: Baseline,
         numel=numel,
         metric=baseline.kind.name,
         dense_metric=baseline.dense.value,
+        fixed_nnz=sum(int(np.count_nonzero(array)) for name, array in floats.items() if name not in outcome.tensors),
         tensors=points.specs_of(outcome.tensors),
-        points=tuple(_curve_point(point, outcome, numel) for point in outcome.curve),
+        points=_curve_points(outcome, numel),
     )
 
 
@@ -182,7 +183,7 @@ def make_report(
         float_tensors(upload.proto),
         measured.arrays,
         constant_weights(upload, parts.train, baseline.scaling),
-        beta=outcome.chosen.beta,
+        beta=outcome.curve[outcome.chosen].beta,
         num_train=len(parts.train),
         size_ratio=measured.bytes.size_ratio,
         met=budget.met,
@@ -203,7 +204,7 @@ def make_report(
         parameters=parameters,
         bytes=measured.bytes,
         latency=measured.latency,
-        curve=[_curve_point(point, outcome, weights.numel) for point in outcome.curve],
+        curve=list(_curve_points(outcome, weights.numel)),
         branches=[
             Branch(beta=branch.beta, nnz=branch.nnz, num_points=sum(point.beta == branch.beta for point in outcome.curve))
             for branch in outcome.branches
@@ -318,15 +319,18 @@ def _gates(config: CompressionConfig, weights: Weights, measured: Measured) -> l
     return found
 
 
-def _curve_point(point: Candidate, outcome: Outcome, numel: int) -> CurvePoint:
-    return CurvePoint(
-        beta=point.beta,
-        threshold=point.threshold if math.isfinite(point.threshold) else None,
-        layer_thresholds=point.layer_thresholds,
-        nnz=point.nnz,
-        compression_ratio=numel / max(1, point.nnz),
-        metric=point.metric,
-        chosen=point == outcome.chosen and outcome.delivered == "variational",
+def _curve_points(outcome: Outcome, numel: int) -> tuple[CurvePoint, ...]:
+    return tuple(
+        CurvePoint(
+            beta=point.beta,
+            threshold=point.threshold if math.isfinite(point.threshold) else None,
+            layer_thresholds=point.layer_thresholds,
+            nnz=point.nnz,
+            compression_ratio=numel / max(1, point.nnz),
+            metric=point.metric,
+            chosen=number == outcome.chosen and outcome.delivered == "variational",
+        )
+        for number, point in enumerate(outcome.curve)
     )
 
 

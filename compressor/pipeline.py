@@ -84,6 +84,6 @@ def compress(
 
 def _fingerprint(model_path: Path, data: DataReference, config: CompressionConfig, schedule: Schedule) -> str:
     """Of all that decides the run's course: a checkpoint of another model, dataset, configuration or size of steps is not resumed."""
-    sources = [source for source in data.model_dump().values() if source]
-    contents = [source if source.startswith("builtin:") else file_sha256(Path(source)) for source in sources]
+    sources = {part: source for part, source in data.model_dump().items() if source}
+    contents = [f"{part}={source if source.startswith('builtin:') else file_sha256(Path(source))}" for part, source in sources.items()]
     return hashlib.sha256("\n".join([file_sha256(model_path), *contents, config.model_dump_json(), repr(schedule)]).encode()).hexdigest()

@@ -27,7 +27,6 @@ class ProgressTracker:
         self._base = 0.0  # progress at the time of the current plan
         self._planned = 0.0
         self._done = 0.0
-        self._skipped = 0.0  # done by the run that this one resumes: counts as work, not as time
         self._plan_started = self._last_report = clock()
 
     @property
@@ -38,13 +37,8 @@ class ProgressTracker:
     def plan(self, work: float) -> None:
         """The run needs `work` from here on."""
         self._base = self.progress
-        self._planned, self._done, self._skipped = work, 0.0, 0.0
+        self._planned, self._done = work, 0.0
         self._plan_started = self._clock()
-
-    def skip(self, work: float) -> None:
-        """Part of the plan was done before this process began."""
-        self._done += work
-        self._skipped += work
 
     def enter(self, phase: Phase) -> None:
         """The run enters a phase."""
@@ -59,6 +53,6 @@ class ProgressTracker:
 
     def _report(self, metrics: Mapping[str, float]) -> None:
         self._last_report = self._clock()
-        timed = self._done - self._skipped
-        eta_s = (self._last_report - self._plan_started) / timed * max(0.0, self._planned - self._done) if timed > 0 else None
+        left = max(0.0, self._planned - self._done)
+        eta_s = (self._last_report - self._plan_started) / self._done * left if self._done > 0 else None
         self._on_progress(Progress(phase=self._phase, progress=self.progress, eta_s=eta_s, metrics=dict(metrics)))

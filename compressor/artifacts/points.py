@@ -49,7 +49,8 @@ class Curve(BaseModel):
     """What the file says of its points.
 
     `architecture`, `image_size` and `output` are the options of the run that decide what its tensors are; `numel` counts the weights, as
-    the report does; `dense_metric` is that of the uploaded model on validation.
+    the report does; `dense_metric` is that of the uploaded model on validation, `fixed_nnz`
+    counts the nonzeros of tensors that are never trained, which no point holds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -62,6 +63,7 @@ class Curve(BaseModel):
     numel: int = Field(ge=1)
     metric: MetricName
     dense_metric: float
+    fixed_nnz: int
     tensors: tuple[TensorSpec, ...]
     points: tuple[CurvePoint, ...] = Field(min_length=1)
 
@@ -96,6 +98,10 @@ class Points:
 
     def tensors(self, index: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: to_dense(self._points[index][name], tensor) for name, tensor in like.items()}
+
+    def keep(self, count: int) -> None:
+        """Drops all but the first points."""
+        del self._points[count:]
 
     def to_checkpoint(self) -> Iterator[tuple[str, Tensor]]:
         for number, point in enumerate(self._points):
@@ -158,7 +164,8 @@ def read_point(path: Path, curve: Curve, number: int, like: Mapping[str, Tensor]
     for (name, tensor), sparse in zip(like.items(), parts, strict=True):
         if why := _fault(sparse, tensor):
             raise _damaged(path, f"{name!r} of point {number} has {why}")
-    if sum(len(sparse.values) for sparse, tensor in zip(parts, like.values(), strict=True) if tensor.ndim >= 2) != curve.points[number].nnz:
+    nnz = curve.fixed_nnz + sum(len(sparse.values) for sparse, tensor in zip(parts, like.values(), strict=True) if tensor.ndim >= 2)
+    if nnz != curve.points[number].nnz:
         raise _damaged(path, f"point {number} has another number of nonzeros than the curve says")
     return {name: to_dense(sparse, tensor) for (name, tensor), sparse in zip(like.items(), parts, strict=True)}
 

@@ -13,9 +13,10 @@ GRADUAL_PART = 0.2
 
 
 def train_control(setting: Setting, module: OnnxModule, nnz: int, epochs: int, step_size: float, on_step: OnStep) -> None:
-    """Prunes the dense tensors that `module` holds to `nnz` nonzeros in all, and trains what is left, by the configured control.
+    """Prunes the dense tensors that `module` holds, and trains what is left, by the configured control.
 
     Args:
+        nnz: nonzeros that are left in those of two or more dimensions.
         epochs: of fine-tuning, for `quick`; of the whole gradual training for `full`.
     """
     weights: dict[str, Tensor] = {name: module.tensors()[name] for name in module.weight_names}

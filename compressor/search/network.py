@@ -31,28 +31,27 @@ class Network:
 
     @classmethod
     def holding(cls, whole: OnnxModule, model: ModelProto, tensors: Mapping[str, Tensor]) -> Self:
-        """`tensors` in the smallest network that gives the same outputs: without the units that they leave dead, where that pays."""
-        smaller = cls._smaller(whole, model, tensors)
-        if smaller is not None:
-            return smaller
-        network = cls(whole)
-        network.load(tensors)
+        """`tensors` in the smallest network that gives the same outputs: without the units that they leave dead, where that pays.
+
+        Where it does not, the dead units are 0 in the whole one.
+        """
+        compaction, device = _compact(whole, model, tensors), next(iter(tensors.values())).device
+        shrunk = compaction.shrink({name: compaction.folded[name] for name in tensors})
+        folded = {name: torch.from_numpy(array).to(device) for name, array in compaction.expand(shrunk).items()}
+        network = cls._smaller(whole, compaction, device) or cls(whole)
+        network.load(folded)
         return network
 
     @classmethod
-    def _smaller(cls, whole: OnnxModule, model: ModelProto, tensors: Mapping[str, Tensor]) -> Self | None:
-        compaction = _compact(whole, model, tensors)
+    def _smaller(cls, whole: OnnxModule, compaction: Compaction, device: torch.device) -> Self | None:
         before = sum(array.size for array in compaction.folded.values())
         after = sum(array.size for array in compaction.shrink(compaction.folded).values())
         if after > _WORTHWHILE * before:
             return None
         module = OnnxModule(compaction.model, whole.output.name)
-        if module.weight_names != whole.weight_names or module.state().keys() != whole.state().keys():
+        if module.weight_names != whole.weight_names or list(module.state()) != list(whole.state()):
             return None  # a weight of a single element counts as another kind of tensor
-        device = next(iter(tensors.values())).device
-        network = cls(module.to(device), compaction, after / before)
-        network.load({name: torch.from_numpy(array) for name, array in compaction.folded.items()})
-        return network
+        return cls(module.to(device), compaction, after / before)
 
     def tensors(self) -> Tensors:
         """Everything that training changes, in the uploaded shapes; copies."""

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compressor.report import LogAlphaQuantiles
+from compressor.report import LogAlphaQuantiles, Training
 from compressor.selection.beta import Branch
 from compressor.selection.curve import Candidate
 
@@ -15,11 +15,12 @@ class Position:
     Attributes:
         beta: weight of the KL term of the present branch.
         rounds, fine_tune_epochs: its epochs, which may have been cut to the time that is left.
+        first_point: number of points that branches before it have put on the curve.
         round, epochs: those done of the present one; `round` is len(rounds) during the sweep.
-        swept: thresholds done.
+        swept: for every cut done, the number of its point on the curve; None where it was not worth one.
         passes: over the training rows, of the whole search so far.
-        chosen: index in `curve`; -1: none.
-        log_alpha: quantiles of the chosen point's branch.
+        chosen: number of the delivered point on the curve; -1: none yet.
+        quantiles, training: of log_alpha, and of how it was trained, in the branch of the best point so far.
     """
 
     log_alpha_init: float | None = None
@@ -29,25 +30,34 @@ class Position:
     beta: float = 0.0
     rounds: list[int] = field(default_factory=list)
     fine_tune_epochs: int = 0
+    first_point: int = 0
     round: int = 0
     epochs: int = 0
-    swept: int = 0
+    swept: list[int | None] = field(default_factory=list)
     passes: float = 0.0
     finished: bool = False
     curve: list[Candidate] = field(default_factory=list)
     chosen: int = -1
-    log_alpha: dict[str, LogAlphaQuantiles] = field(default_factory=dict)
+    quantiles: dict[str, LogAlphaQuantiles] = field(default_factory=dict)
+    training: Training | None = None
 
     def begin_branch(self, beta: float, rounds: list[int], fine_tune_epochs: int) -> None:
         self.beta, self.rounds, self.fine_tune_epochs = beta, rounds, fine_tune_epochs
-        self.round, self.epochs, self.swept = 0, 0, 0
+        self.first_point, self.round, self.epochs, self.swept = len(self.curve), 0, 0, []
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"log_alpha": {name: quantiles.model_dump() for name, quantiles in self.log_alpha.items()}}
+        models = {
+            "quantiles": {name: quantiles.model_dump() for name, quantiles in self.quantiles.items()},
+            "training": None if self.training is None else self.training.model_dump(),
+        }
+        return asdict(self) | models
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> "Position":
-        curve = [Candidate(**point) for point in state["curve"]]
-        branches = [Branch(**branch) for branch in state["branches"]]
-        log_alpha = {name: LogAlphaQuantiles(**quantiles) for name, quantiles in state["log_alpha"].items()}
-        return cls(**(state | {"curve": curve, "branches": branches, "log_alpha": log_alpha}))
+        objects = {
+            "curve": [Candidate(**point) for point in state["curve"]],
+            "branches": [Branch(**branch) for branch in state["branches"]],
+            "quantiles": {name: LogAlphaQuantiles(**quantiles) for name, quantiles in state["quantiles"].items()},
+            "training": None if state["training"] is None else Training(**state["training"]),
+        }
+        return cls(**(state | objects))

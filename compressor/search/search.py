@@ -1,8 +1,9 @@
 """The course of a search: probe, branches of a few rounds each, the sweep of each branch, the control, and the choice between the two."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,10 +13,12 @@ from compressor.admission import AdmittedModel
 from compressor.artifacts.points import Points
 from compressor.config import CompressionConfig
 from compressor.errors import Diverged
+from compressor.graph.write import float_tensors
 from compressor.intake import Baseline
 from compressor.progress import ProgressTracker
 from compressor.report import LogAlphaQuantiles, Training
 from compressor.search.control import GRADUAL_PART, train_control
+from compressor.search.cuts import Cut, cuts
 from compressor.search.network import Network, Tensors, count_live
 from compressor.search.position import Position
 from compressor.search.work import FIT_COST, Allowance, Setting
@@ -42,9 +45,7 @@ _SMALLER_STEP = 0.3  # after a branch that diverged in spite of the probe
 _MAX_SMALLER_STEPS = 3
 
 _SAME_SIZE = 0.02  # points closer than this are one
-_FURTHER, _MAX_FURTHER = 1.15, 4  # beyond the strictest threshold, as long as the budget holds
 _RATIO_SLACK = 1e-3  # to which a wanted ratio is met
-_LARGEST_LAYERS, _LAYER_PART = 3, 0.85  # what is left of a layer that is cut by itself
 _HOPELESS_BUDGETS, _HOPELESS_DROP = 4.0, 0.02  # lost before the fine-tuning: no point of this branch will be inside
 _HOPELESS_RISE = 0.5  # of an RMSE, as a part of it, in place of the drop
 
@@ -59,7 +60,7 @@ class Outcome:
     control_tensors: Tensors
     control_metric: float
     curve: list[Candidate]
-    chosen: Candidate
+    chosen: int
     points: Points
     branches: list[Branch]
     log_alpha: dict[str, LogAlphaQuantiles]
@@ -92,7 +93,9 @@ class Search:
         self._whole = model.module
         self._checkpoint = checkpoint
         self._dense: Tensors = Network(model.module).tensors()
-        self._numel = sum(tensor.numel() for tensor in self._dense.values() if tensor.ndim >= 2)
+        floats = {name: array for name, array in float_tensors(model.proto).items() if array.ndim >= 2}
+        self._numel = sum(array.size for array in floats.values())
+        self._fixed_nnz = sum(int((array != 0).sum()) for name, array in floats.items() if name not in self._dense)  # never trained
         self._points = Points()
         self._position = Position()
         self._start: Tensors = self._dense  # of the present round
@@ -111,7 +114,7 @@ class Search:
                 if not hopeless:
                     self._sweep()
             except Diverged as error:
-                self._take_smaller_steps(error)
+                self._begin_anew(error)
             else:
                 self._end_branch()
             restored = {}
@@ -136,7 +139,7 @@ class Search:
     # One branch: its rounds
 
     def _begin_branch(self, beta: float) -> None:
-        schedule = self._setting.schedule.cut_to(self._allowance.left(), self._num_points)
+        schedule = self._setting.schedule.cut_to(self._allowance.left(), self._num_points, self._full_control)
         self._position.begin_branch(beta, list(schedule.rounds), schedule.fine_tune_epochs)
         self._start, self._log_alpha = self._dense, {}
 
@@ -165,6 +168,8 @@ class Search:
         last = len(position.branches) + 1 >= config.max_branches
         if last or config.target_ratio is not None or next_beta([*position.branches, Branch(position.beta, None)]) is None:
             return False
+        if self._allowance.left() < 2 * (len(position.rounds) + position.fine_tune_epochs):
+            return False  # there would be no other
         Network(self._whole).load(self._start)
         kind, dense = baseline.kind, baseline.dense.value
         slack = _HOPELESS_DROP if kind.bounded else _HOPELESS_RISE * dense
@@ -176,7 +181,8 @@ class Search:
         config, train, module = setting.config, setting.baseline.train, network.module
         weights = module.tensors()
         means = {name: weights[name] for name in module.weight_names}
-        masks = network.shrink({name: self._start[name] != 0 for name in self._log_alpha}) or None
+        held = network.tensors()
+        masks = network.shrink({name: (self._start[name] != 0) & (held[name] != 0) for name in self._log_alpha}) or None
         training = self._training
         posterior = Posterior(means, training.log_alpha_init, masks, config.conv_noise)
         first = position.round == 0
@@ -194,12 +200,11 @@ class Search:
             _restore_posterior(module.state(), posterior, optimizer, restored)
         setting.tracker.enter("fit")
         group_axes = module.group_axes if config.group_prior == "ard" else None
-        num_steps = options.epochs * num_batches(train, options.batch_size)
+        num_steps = setting.schedule.rounds[position.round] * num_batches(train, options.batch_size)
         negative_elbo = NegativeElbo(posterior, config.prior, len(train), group_axes, num_steps)
 
         def on_epoch(epochs: int, mean_loss: float) -> int:
             position.epochs = epochs
-            self._use(1.0)
             kept = sum(int(mask.sum()) for mask in posterior.keep_masks(max(config.thresholds)).values())
             metrics = {"epoch": epochs, "round": position.round + 1, "loss": mean_loss, "beta": position.beta}
             setting.tracker.advance(0.0, metrics | {"sparsity": 1 - kept / self._numel})
@@ -216,7 +221,7 @@ class Search:
             train,
             options,
             first_epoch=position.epochs,
-            on_step=lambda rows: setting.tracker.advance(FIT_COST * network.cost * rows),
+            on_step=lambda rows: self._advance(rows, FIT_COST * network.cost),
             on_epoch=on_epoch,
         )
         return posterior
@@ -227,7 +232,7 @@ class Search:
         behind = position.rounds[: position.round]
         ahead = [position.rounds[position.round] - position.epochs, *position.rounds[position.round + 1 :]]
         rest = Schedule(self._setting.schedule.batch_size, tuple(ahead), position.fine_tune_epochs)
-        cut = rest.cut_to(self._allowance.left(), self._num_points)
+        cut = rest.cut_to(self._allowance.left(), self._num_points, self._full_control)
         if cut != rest:
             present = max(position.epochs, position.epochs + (cut.rounds[0] if ahead[0] else 0))
             position.rounds = [*behind, present, *cut.rounds[1:]]
@@ -236,130 +241,127 @@ class Search:
     # One branch: its points
 
     def _sweep(self) -> None:
-        """Fine-tunes the survivors of one threshold after the other; all from the same fitted tensors, with the same batches."""
+        """Fine-tunes the survivors of one cut after the other; all from the same fitted tensors, with the same batches."""
         position, setting = self._position, self._setting
         setting.tracker.enter("sweep")
-        position.log_alpha = {name: _quantiles(values) for name, values in self._log_alpha.items()}
+        setting.tracker.plan(max(1, self._num_points - len(position.swept)) * position.fine_tune_epochs * setting.num_rows)
         alive = {name: values.masked_fill(self._start[name] == 0, math.inf) for name, values in self._log_alpha.items()}
-        for number, (threshold, layers) in enumerate(self._cuts(alive)):
-            if number < position.swept:
-                continue
-            if position.curve and self._allowance.left() < 2 * position.fine_tune_epochs:
-                break  # the control needs the rest
-            masks = {name: values < layers.get(name, threshold) for name, values in alive.items()}
-            if not self._has_this_size(masks):
-                self._add_point(masks, threshold, layers)
-            position.swept = number + 1
-            self._save(at_once=True)
-
-    def _cuts(self, log_alpha: Tensors) -> Iterator[tuple[float, dict[str, float]]]:
-        """Thresholds to try, and those of single layers. Goes by the curve so far, so that a resumed run finds the same ones."""
-        config = self._setting.config
-        ratios = [*config.curve_ratios, *([config.target_ratio] if config.target_ratio else [])]
-        by_ratio = [self._threshold_of_ratio(log_alpha, ratio) for ratio in ratios]
-        yield from ((threshold, {}) for threshold in sorted(by_ratio))
-        if config.target_ratio is not None:
-            return
-        yield from ((threshold, {}) for threshold in sorted(config.thresholds))
-        if not self._resolves_budget:
-            return
-        for _ in range(_MAX_FURTHER):
-            smallest = min(self._branch_curve(), key=lambda point: point.nnz, default=None)
-            if smallest is None or not self._is_inside(smallest):
-                break
-            yield self._threshold_of_ratio(log_alpha, self._numel / max(1, smallest.nnz) * _FURTHER), {}
-        if not any(self._is_inside(point) for point in self._branch_curve()):
-            return
-        layers = sorted(log_alpha, key=lambda name: -log_alpha[name].numel())[:_LARGEST_LAYERS]
-        for name in layers if len(log_alpha) > 1 else []:
-            best = self._choose(self._branch_curve())
-            limits = dict(best.layer_thresholds)
-            kept = int((log_alpha[name] < limits.get(name, best.threshold)).sum())
-            limits[name] = threshold_of_count({name: log_alpha[name]}, int(_LAYER_PART * kept))
-            yield best.threshold, limits
+        course = cuts(setting.config, setting.baseline, alive, partial(self._threshold_of_ratio, alive), self._numel, self._resolves_budget)
+        cut, number = next(course, None), 0
+        while cut is not None:
+            if number == len(position.swept):
+                if position.curve and self._allowance.left() < position.fine_tune_epochs + self._control_epochs:
+                    break  # the control needs the rest
+                position.swept.append(self._add_point(cut, alive))
+                self._save(at_once=True)
+            index = position.swept[number]
+            number += 1
+            try:
+                cut = course.send(None if index is None else position.curve[index])
+            except StopIteration:
+                cut = None
 
     def _threshold_of_ratio(self, log_alpha: Tensors, ratio: float) -> float:
         """The threshold that leaves the N / ratio weights of lowest log_alpha, not counting those that are on no path to the output."""
         wanted = int(self._numel / ratio)
-
-        def live(count: int) -> int:
-            threshold = threshold_of_count(log_alpha, count)
-            pruned = self._start | {name: self._start[name] * (values < threshold) for name, values in log_alpha.items()}
-            return count_live(self._whole, self._setting.model.proto, pruned)
-
-        others = sum(int(t.count_nonzero()) for name, t in self._start.items() if t.ndim >= 2 and name not in log_alpha)
+        others = self._fixed_nnz + sum(int(t.count_nonzero()) for name, t in self._start.items() if t.ndim >= 2 and name not in log_alpha)
         low = max(0, wanted - others)
         high = 2 * low
         while high - low > max(1, int(_RATIO_SLACK * low)):
             middle = (low + high) // 2
-            low, high = (middle, high) if live(middle) <= wanted else (low, middle)
+            left = self._count_live(Cut(threshold_of_count(log_alpha, middle)).masks(log_alpha))
+            low, high = (middle, high) if left <= wanted else (low, middle)
         return threshold_of_count(log_alpha, low)
 
-    def _has_this_size(self, masks: Mapping[str, Tensor]) -> bool:
-        """Whether this branch has a point of almost the same size; it is not worth another one."""
-        if self._setting.config.target_ratio is not None:
-            return False
-        kept = _count_nonzero(self._start | {name: self._start[name] * mask for name, mask in masks.items()})
-        return any(abs(kept - point.nnz) <= _SAME_SIZE * point.nnz for point in self._branch_curve())
+    def _count_live(self, masks: Mapping[str, Tensor]) -> int:
+        return self._fixed_nnz + count_live(self._whole, self._setting.model.proto, self._pruned(masks))
 
-    def _add_point(self, masks: Mapping[str, Tensor], threshold: float, layers: dict[str, float]) -> None:
-        """Fine-tunes under the masks, and puts the result on the curve."""
+    def _pruned(self, masks: Mapping[str, Tensor]) -> Tensors:
+        return self._start | {name: self._start[name] * mask for name, mask in masks.items()}
+
+    def _add_point(self, cut: Cut, log_alpha: Tensors) -> int | None:
+        """Fine-tunes what the cut leaves, and puts the result on the curve. Returns: its number; None where there is one of this size."""
         position, setting = self._position, self._setting
-        pruned = self._start | {name: self._start[name] * mask for name, mask in masks.items()}
-        network = Network.holding(self._whole, setting.model.proto, pruned)
+        masks = cut.masks(log_alpha)
+        live = self._count_live(masks)
+        if setting.config.target_ratio is None and any(abs(live - point.nnz) <= _SAME_SIZE * point.nnz for point in self._branch_curve()):
+            return None
+        network = Network.holding(self._whole, setting.model.proto, self._pruned(masks))
+        held = network.tensors()
         options = setting.fine_tune_options(position.fine_tune_epochs, self._training.fine_tune_step_size)
-        small = network.shrink(masks)
-
-        def on_step(rows: int) -> None:
-            setting.tracker.advance(network.cost * rows)
-
-        fine_tune(network.module, small, setting.objective, setting.baseline.train, options, on_step)
-        self._use(position.fine_tune_epochs)
+        small = network.shrink({name: mask & (held[name] != 0) for name, mask in masks.items()})
+        train = setting.baseline.train
+        fine_tune(network.module, small, setting.objective, train, options, lambda rows: self._advance(rows, network.cost))
         tensors = network.tensors()
         Network(self._whole).load(tensors)
-        point = Candidate(position.beta, threshold, _count_nonzero(tensors), self._measure(), layers)
+        metric = self._measure()
+        if not math.isfinite(metric):
+            raise Diverged("The metric of a point is no finite number.", param="fine_tune_step_size", suggestion="Set it lower.")
+        point = Candidate(position.beta, cut.threshold, self._count_nonzero(tensors), metric, cut.layers)
         position.curve.append(point)
         self._points.append(tensors)
-        setting.tracker.advance(0.0, {"threshold": min(threshold, 1e30), "nnz": point.nnz, "metric": point.metric})
+        setting.tracker.advance(0.0, {"threshold": min(point.threshold, 1e30), "nnz": point.nnz, "metric": metric})
+        return len(position.curve) - 1
 
-    def _take_smaller_steps(self, error: Diverged) -> None:
-        """Back to the dense weights, with smaller steps; where the step size is the client's own, or that has not helped, an error."""
-        position = self._position
-        if self._setting.config.step_size is not None or position.smaller_steps == _MAX_SMALLER_STEPS:
+    def _begin_anew(self, error: Diverged) -> None:
+        """The branch from the dense weights on, with smaller steps; where that cannot help, the points before it are what there is."""
+        position, config = self._position, self._setting.config
+        del position.curve[position.first_point :]
+        self._points.keep(position.first_point)
+        own = config.fine_tune_step_size if position.round == len(position.rounds) else config.step_size
+        if own is None and position.smaller_steps < _MAX_SMALLER_STEPS:
+            position.smaller_steps += 1
+            position.step_size = self._training.step_size * _SMALLER_STEP
+            self._begin_branch(position.beta)
+        elif position.curve:
+            position.branches.append(Branch(position.beta, None))
+            self._finish()
+        else:
             raise error
-        position.smaller_steps += 1
-        position.step_size = self._training.step_size * _SMALLER_STEP
-        self._begin_branch(position.beta)
 
     def _end_branch(self) -> None:
         position, config = self._position, self._setting.config
         inside = [point.nnz for point in self._branch_curve() if self._is_inside(point)]
         position.branches.append(Branch(position.beta, min(inside, default=None)))
+        if position.curve and self._number_of_best() >= position.first_point:
+            position.quantiles = {name: _quantiles(values) for name, values in self._log_alpha.items()}
+            position.training = self._training
         following = next_beta(position.branches) if config.target_ratio is None else None
         if following is not None and following > position.beta and not self._resolves_budget:
             following = None
         out_of_time = bool(position.curve) and self._allowance.left() < 2 * (len(position.rounds) + position.fine_tune_epochs)
         if following is None or len(position.branches) >= config.max_branches or out_of_time:
-            position.finished = True
-            position.chosen = position.curve.index(self._chosen())
+            self._finish()
         else:
             self._begin_branch(following)
+            self._save(at_once=True)
+
+    def _finish(self) -> None:
+        self._position.finished = True
+        self._position.chosen = self._number_of_best()
         self._save(at_once=True)
 
     # The control, and the choice between the two
 
     def _control(self) -> Outcome:
         """Magnitude pruning of the dense model to the chosen point's size; the better one is delivered."""
-        position, setting, training = self._position, self._setting, self._training
-        full = setting.config.control == "full"
-        epochs = sum(position.rounds) + position.fine_tune_epochs if full else position.fine_tune_epochs
-        if not setting.tracker.progress or full:  # resumed after the last branch
-            setting.tracker.plan(epochs * setting.num_rows)
-        setting.tracker.enter("control")
+        position, setting, training = self._position, self._setting, self._position.training
+        assert training is not None  # noqa: S101  of the branch of the chosen point
         chosen = position.curve[position.chosen]
+        epochs = sum(training.epochs) + training.fine_tune_epochs if self._full_control else training.fine_tune_epochs
+        setting.tracker.plan(max(1, epochs) * setting.num_rows)
+        setting.tracker.enter("control")
+        step_size = training.step_size * GRADUAL_PART if self._full_control else training.fine_tune_step_size
+        left = chosen.nnz - self._fixed_nnz
         Network(self._whole).load(self._dense)
-        step_size = training.step_size * GRADUAL_PART if full else training.fine_tune_step_size
-        train_control(setting, self._whole, chosen.nnz, epochs, step_size, setting.tracker.advance)
+        try:
+            train_control(setting, self._whole, left, epochs, step_size, self._advance)
+            has_diverged = not math.isfinite(self._measure())
+        except Diverged:
+            has_diverged = True
+        if has_diverged:  # no reason to lose what was found: the control is then the pruned model as it is
+            Network(self._whole).load(self._dense)
+            train_control(setting, self._whole, left, 0, step_size, self._advance)
         control, metric = Network(self._whole).tensors(), self._measure()
         best = self._points.tensors(position.chosen, self._dense)
         wins = setting.baseline.is_better(metric, chosen.metric)
@@ -371,10 +373,10 @@ class Search:
             control_tensors=control,
             control_metric=metric,
             curve=position.curve,
-            chosen=chosen,
+            chosen=position.chosen,
             points=self._points,
             branches=position.branches,
-            log_alpha=position.log_alpha,
+            log_alpha=position.quantiles,
             training=training,
         )
 
@@ -401,6 +403,15 @@ class Search:
         return 1 + len(config.curve_ratios) + (1 if config.target_ratio is not None else len(config.thresholds))
 
     @property
+    def _full_control(self) -> bool:
+        return self._setting.config.control == "full"
+
+    @property
+    def _control_epochs(self) -> int:
+        position = self._position
+        return position.fine_tune_epochs + (sum(position.rounds) if self._full_control else 0)
+
+    @property
     def _resolves_budget(self) -> bool:
         """Whether validation has rows enough to tell a model inside the budget from one that is not.
 
@@ -413,29 +424,31 @@ class Search:
         return self._setting.config.beta or first_beta(self._setting.num_rows, self._numel)
 
     def _branch_curve(self) -> list[Candidate]:
-        return [point for point in self._position.curve if point.beta == self._position.beta]
+        return self._position.curve[self._position.first_point :]
 
     def _is_inside(self, point: Candidate) -> bool:
         return self._setting.baseline.is_inside(point.metric)
 
-    def _choose(self, points: Sequence[Candidate]) -> Candidate:
-        baseline = self._setting.baseline
-        return choose(points, baseline.kind, baseline.dense.value, baseline.max_metric_drop)
-
-    def _chosen(self) -> Candidate:
-        """The point of the wanted ratio; where none is wanted, the smallest inside the budget."""
-        ratio, baseline = self._setting.config.target_ratio, self._setting.baseline
+    def _number_of_best(self) -> int:
+        """Of the point of the wanted ratio; where none is wanted, of the smallest inside the budget."""
+        ratio, baseline, curve = self._setting.config.target_ratio, self._setting.baseline, self._position.curve
         if ratio is None:
-            return self._choose(self._position.curve)
-        return nearest(self._position.curve, baseline.kind, self._numel, ratio)
+            return curve.index(choose(curve, baseline.kind, baseline.dense.value, baseline.max_metric_drop))
+        return curve.index(nearest(curve, baseline.kind, self._numel, ratio))
+
+    def _count_nonzero(self, tensors: Mapping[str, Tensor]) -> int:
+        """Of all tensors with two or more dimensions, those among them that are never trained."""
+        return self._fixed_nnz + sum(int(tensor.count_nonzero()) for tensor in tensors.values() if tensor.ndim >= 2)
 
     def _measure(self) -> float:
         """The metric of what the whole module holds, on validation."""
         return self._setting.baseline.measure(self._whole)
 
-    def _use(self, passes: float) -> None:
-        self._allowance.use(passes)
+    def _advance(self, rows: int, cost: float = 1.0) -> None:
+        """So many more rows have been trained on, at so many times the cost of the whole network."""
+        self._allowance.use(rows / self._setting.num_rows)
         self._position.passes = self._allowance.passes
+        self._setting.tracker.advance(cost * rows)
 
     def _plan(self, cost: float) -> None:
         """What is left of this branch, and the control, in rows through the whole network."""
@@ -491,11 +504,6 @@ def _restore_posterior(
     for index, log_sigma2 in enumerate(posterior.log_sigma2.values()):
         log_sigma2.copy_(tensors[f"log_sigma2/{index}"])
     restore_optimizer(optimizer, tensors)
-
-
-def _count_nonzero(tensors: Mapping[str, Tensor]) -> int:
-    """Of all tensors with two or more dimensions."""
-    return sum(int(tensor.count_nonzero()) for tensor in tensors.values() if tensor.ndim >= 2)
 
 
 def _merged(log_alpha: Tensor, earlier: Tensor | None) -> Tensor:

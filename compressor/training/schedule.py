@@ -21,12 +21,12 @@ class Schedule:
     rounds: tuple[int, ...]
     fine_tune_epochs: int
 
-    def cut_to(self, passes: float, num_points: int) -> "Schedule":
+    def cut_to(self, passes: float, num_points: int, full_control: bool = False) -> "Schedule":
         """A shorter one, in proportion, whose rounds and fine-tunings of `num_points` points take at most `passes` over the rows.
 
-        At least one epoch of each remains; where even that is too much it is what is done.
+        At least one epoch of each remains; where even that is too much it is what is done. A full control takes the rounds once more.
         """
-        needed = sum(self.rounds) + num_points * self.fine_tune_epochs
+        needed = sum(self.rounds) * (2 if full_control else 1) + num_points * self.fine_tune_epochs
         if needed <= passes:
             return self
         part = passes / needed

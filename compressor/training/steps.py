@@ -66,6 +66,7 @@ class Probe:
         self._batch_size = batch_size
         self._seed = seed
         self._scales = tensor_scales(module)
+        torch.manual_seed(derive_seed(seed, "augmentation"))
         self._batches = list(islice(_endless(rows, batch_size, seed), _PROBE_STEPS))
         self._dense_nll = self._mean_nll(self._batches[:_NOISE_BATCHES], None)
         # A network may be surer of its errors than one that guesses.

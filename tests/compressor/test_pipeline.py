@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 
 import numpy as np
 import onnx
@@ -10,8 +11,10 @@ import pytest
 import torch
 
 from compressor import CompressionConfig, DataReference, Report, compress, load_csr
-from compressor.errors import DeviceUnavailable, LabelOutOfRange, NotBetterThanGuessing
+from compressor.errors import DeviceUnavailable, Diverged, LabelOutOfRange, NotBetterThanGuessing
 from compressor.graph.groups import GroupAxis
+from compressor.search import search
+from compressor.training.rows import Rows
 from tests.compressor.conftest import DigitsJob
 
 QUICK = {"epochs": 10, "second_round_epochs": 15, "fine_tune_epochs": 4, "batch_size": 64, "thresholds": [0, 2], "max_branches": 2}
@@ -127,11 +130,49 @@ def test_gates_are_held_against_the_delivered_file(digits_job, tmp_path, options
             assert gate.value == (tmp_path / "model.onnx").stat().st_size
 
 
-def test_the_run_keeps_to_max_epochs(digits_job, tmp_path):
-    config = CompressionConfig.parse({**QUICK, "max_branches": 3, "max_metric_drop": 0.0, "max_epochs": 20})
+@pytest.mark.parametrize("options", [{}, {"control": "full"}, {"beta": 100, "kl_warmup_fraction": 0}, {"max_epochs": 5}])
+def test_the_run_keeps_to_max_epochs(digits_job, tmp_path, monkeypatch, options):
+    """Counted where rows are drawn; 60 steps or so of the probe come on top."""
+    rows = 0
+    draw = Rows.draw
+
+    def counted(self, index):
+        nonlocal rows
+        rows += len(index)
+        return draw(self, index)
+
+    monkeypatch.setattr(Rows, "draw", counted)
+    config = CompressionConfig.parse({**QUICK, "max_branches": 3, "max_metric_drop": 0.0, "max_epochs": 20, **options})
     report = compress(digits_job.model, digits_job.data, config, tmp_path)
-    assert sum(report.training.epochs) + report.training.fine_tune_epochs * len(report.curve) <= 20
-    assert len(report.branches) == 1
+    assert rows <= (config.max_epochs + 60 / 17) * report.inputs.num_train
+    assert report.curve
+
+
+@pytest.mark.parametrize("where", ["control", "second branch"])
+def test_what_was_found_is_not_lost_where_later_training_diverges(digits_job, tmp_path, monkeypatch, where):
+    def diverge(*_: object) -> None:
+        raise Diverged("not finite", param="step_size", suggestion="")
+
+    if where == "control":
+        original = search.train_control
+        monkeypatch.setattr(search, "train_control", lambda *args: original(*args) if args[3] == 0 else diverge())
+    else:
+        original = search.fit_posterior
+        monkeypatch.setattr(search, "fit_posterior", lambda *args, **given: original(*args, **given) if args[6].beta < 0.5 else diverge())
+    options = {"beta": 0.3, "max_branches": 2, "max_metric_drop": 0.1, "epochs": 4, "second_round_epochs": 4}
+    report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **options}), tmp_path)
+    assert report.delivered == "variational"
+    assert report.budget.met
+    assert {point.beta for point in report.curve} >= {0.3}
+
+
+@pytest.mark.parametrize("ratio", [1.3, 1.6, 2.0])
+def test_a_target_ratio_is_met_where_few_units_are_dead(digits_job, tmp_path, ratio):
+    """Too few for a smaller network to pay; weights that lead nowhere must not count as kept all the same."""
+    options = {"target_ratio": ratio, "epochs": 2, "second_round_epochs": 0, "max_branches": 1}
+    report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **options}), tmp_path)
+    assert report.gate_met
+    assert report.weights.compression_ratio == pytest.approx(ratio, rel=0.02)
 
 
 def test_the_run_keeps_to_max_seconds_about(digits_job, tmp_path):
@@ -174,36 +215,33 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("kill_at", [1, 3, 6])
-def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_files(digits_job, tmp_path, monkeypatch, kill_at):
+TWO_BRANCHES = {"epochs": 3, "second_round_epochs": 3, "max_branches": 2, "max_metric_drop": 0.0, "beta": 50}
+# Cuts beyond the strictest threshold of which the last is outside the budget, and layers cut by themselves after it.
+FURTHER = {"epochs": 2, "second_round_epochs": 2, "fine_tune_epochs": 0, "max_branches": 1, "max_metric_drop": 0.025, "beta": 0.3}
+
+
+@pytest.mark.parametrize(("options", "kills"), [(TWO_BRANCHES, [1, 3, 6, 9, 11]), (FURTHER, range(1, 14))])
+def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_files(digits_job, tmp_path, monkeypatch, options, kills):
     monkeypatch.setattr("compressor.training.checkpoint._SAVE_EVERY_S", 0.0)
-    config = CompressionConfig.parse(
-        {**QUICK, "epochs": 3, "second_round_epochs": 3, "max_branches": 2, "max_metric_drop": 0.0, "beta": 50}
-    )
-    compress(digits_job.model, digits_job.data, config, tmp_path / "whole")
+    config = CompressionConfig.parse({**QUICK, **options})
     saved = 0
 
-    def on_checkpoint() -> None:
+    def count(kill_at: int = 0) -> None:
         nonlocal saved
         saved += 1
         if saved == kill_at:
             raise Killed
 
-    checkpoint = tmp_path / "checkpoint.safetensors"
-    with pytest.raises(Killed):
-        compress(digits_job.model, digits_job.data, config, tmp_path / "resumed", checkpoint=checkpoint, on_checkpoint=on_checkpoint)
-    epochs = []
-    compress(
-        digits_job.model,
-        digits_job.data,
-        config,
-        tmp_path / "resumed",
-        lambda progress: epochs.append(progress.metrics["epoch"]) if "epoch" in progress.metrics else None,
-        checkpoint=checkpoint,
-    )
-    assert len(epochs) < 12, "nothing of the first attempt was used"
-    for artifact in ("model.onnx", "weights.safetensors", "curve.safetensors"):
-        assert (tmp_path / "whole" / artifact).read_bytes() == (tmp_path / "resumed" / artifact).read_bytes()
+    compress(digits_job.model, digits_job.data, config, tmp_path / "whole", checkpoint=tmp_path / "whole.safetensors", on_checkpoint=count)
+    assert saved >= max(kills)
+    for kill_at in kills:
+        checkpoint, saved = tmp_path / f"{kill_at}.safetensors", 0
+        kill = partial(count, kill_at)
+        with pytest.raises(Killed):
+            compress(digits_job.model, digits_job.data, config, tmp_path / "out", checkpoint=checkpoint, on_checkpoint=kill)
+        compress(digits_job.model, digits_job.data, config, tmp_path / "out", checkpoint=checkpoint)
+        for artifact in ("model.onnx", "weights.safetensors", "curve.safetensors"):
+            assert (tmp_path / "whole" / artifact).read_bytes() == (tmp_path / "out" / artifact).read_bytes(), kill_at
 
 
 def test_a_checkpoint_of_another_run_is_not_resumed(digits_job, tmp_path):

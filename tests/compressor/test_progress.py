@@ -46,16 +46,6 @@ def test_a_longer_plan_stretches_the_rest_so_that_progress_never_falls(clock):
     assert lines[-1].eta_s == 0
 
 
-def test_work_of_a_resumed_run_counts_as_done_but_not_as_time(clock):
-    tracker, lines = tracked(clock)
-    tracker.plan(100)
-    tracker.skip(50)
-    clock.now = 10
-    tracker.advance(10)
-    assert lines[-1].progress == 0.6
-    assert lines[-1].eta_s == pytest.approx(40)
-
-
 def test_steps_are_reported_twice_a_second_at_most_metrics_always(clock):
     tracker, lines = tracked(clock)
     tracker.plan(1000)

@@ -37,6 +37,7 @@ def write_all(path: Path, all_points: list[dict[str, Tensor]]) -> tuple[Curve, P
         numel=100,
         metric="accuracy",
         dense_metric=0.9,
+        fixed_nnz=0,
         tensors=specs_of(all_points[0]),
         points=tuple(point(tensors) for tensors in all_points),
     )
