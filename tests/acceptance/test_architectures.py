@@ -18,7 +18,7 @@ from tests.acceptance.served import Served, served
 from tests.service.worker.workplace import wait_until
 
 VOCABULARY, LENGTH, CLASSES = 40, 12, 3
-CONFIG = {"epochs": 12, "fine_tune_epochs": 3, "thresholds": [0, 2], "beta": 0.3, "max_metric_drop": 0.05}
+CONFIG = {"epochs": 5, "second_round_epochs": 8, "fine_tune_epochs": 3, "thresholds": [0, 2], "beta": 0.3, "max_metric_drop": 0.05}
 
 Rows = dict[str, tuple[np.ndarray, np.ndarray]]
 

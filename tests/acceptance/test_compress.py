@@ -14,7 +14,7 @@ from tests.acceptance.digits_model import digits_model
 from tests.acceptance.served import BAYESPRESS, to_environment
 from tests.service.worker.workplace import processes_of, wait_until
 
-QUICK = ["epochs=2", "fine_tune_epochs=0", "thresholds=[3.0]", "max_branches=1"]
+QUICK = ["epochs=1", "second_round_epochs=1", "fine_tune_epochs=0", "thresholds=[3.0]", "max_branches=1"]
 ARTIFACTS = ["curve.safetensors", "model.onnx", "report.json", "split.npz", "weights.safetensors"]
 
 
@@ -52,7 +52,13 @@ def test_a_run_delivers_its_folder_and_a_missed_budget_too(folder: Path) -> None
     assert all(warning in done.stdout for warning in report["warnings"])
     assert [line.split()[0] for line in done.stderr.splitlines()][:5] == ["validate", "load", "evaluate", "probe", "fit"]
 
-    missed = compress(folder, "digits.onnx", "builtin:digits", "--force", settings=[*QUICK, "max_metric_drop=0", "beta=100", "epochs=20"])
+    missed = compress(
+        folder,
+        "digits.onnx",
+        "builtin:digits",
+        "--force",
+        settings=[*QUICK, "max_metric_drop=0", "beta=100", "epochs=10", "second_round_epochs=10"],
+    )
     assert missed.returncode == 3, missed.stderr
     assert "(gate_not_met)" in missed.stderr
     assert names(out) == ARTIFACTS

@@ -135,7 +135,9 @@ def test_the_lines_do_what_the_readme_says(exporter: int, tmp_path: Path, monkey
 
     def shorten(line: str) -> str:
         assert '"max_metric_drop": 0.01' in line
-        return line.replace('"max_metric_drop": 0.01', '"max_metric_drop": 0.5, "epochs": 3, "fine_tune_epochs": 1')
+        return line.replace(
+            '"max_metric_drop": 0.01', '"max_metric_drop": 0.5, "epochs": 2, "second_round_epochs": 2, "fine_tune_epochs": 1'
+        )
 
     report = send_ask_fetch(folder, tmp_path / "home", shorten, timeout_s=120)
     assert measure_outside(folder / "compressed.onnx", folder / TEST) == pytest.approx(report["metric"]["compressed"]["value"], abs=1e-9)

@@ -11,7 +11,7 @@ from tests.acceptance.digits_model import digits_model
 from tests.acceptance.served import Served, served
 from tests.service.worker.workplace import processes_of, wait_until
 
-QUICK = {"epochs": 2, "fine_tune_epochs": 0, "thresholds": [3.0], "max_branches": 1}
+QUICK = {"epochs": 1, "second_round_epochs": 1, "fine_tune_epochs": 0, "thresholds": [3.0], "max_branches": 1}
 TIMEOUT_S = 120.0
 
 

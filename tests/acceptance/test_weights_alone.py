@@ -17,7 +17,7 @@ from tests.acceptance.served import BAYESPRESS, served, to_environment
 from tests.service.worker.workplace import wait_until
 
 ARCHITECTURE = {"architecture": "test_resnet", "image_size": 32}
-BRIEF = {"epochs": 4, "fine_tune_epochs": 1, "thresholds": [0, 2], "max_branches": 1, "max_metric_drop": 0.5}
+BRIEF = {"epochs": 2, "second_round_epochs": 2, "fine_tune_epochs": 1, "thresholds": [0, 2], "max_branches": 1, "max_metric_drop": 0.5}
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ ROWS = 100
 PIXELS = np.linspace(0, 1, ROWS * 64, dtype=np.float32).reshape(ROWS, 64)
 CLASSES = np.arange(ROWS) % 10
 MARKER = "marker.png"
-QUICK = {"epochs": 2, "fine_tune_epochs": 0, "thresholds": [3.0], "max_branches": 1}
+QUICK = {"epochs": 1, "second_round_epochs": 1, "fine_tune_epochs": 0, "thresholds": [3.0], "max_branches": 1}
 MEMBERS = {"type", "title", "status", "detail", "code", "param", "suggestion"}
 
 

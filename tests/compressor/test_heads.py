@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compressor import CompressionConfig, DataReference, Report, compress
 from compressor.errors import LabelOutOfRange, UnsupportedTask
 
-CONFIG = {"epochs": 15, "fine_tune_epochs": 3, "batch_size": 32, "thresholds": [0, 2], "max_metric_drop": 0.1}
+CONFIG = {"epochs": 8, "second_round_epochs": 10, "fine_tune_epochs": 3, "batch_size": 32, "thresholds": [0, 2], "max_metric_drop": 0.1}
 
 
 def run(

@@ -255,7 +255,7 @@ def test_what_a_run_would_refuse_is_refused(tmp_path: Path, case: str) -> None:
 
 def test_what_is_inspected_is_what_a_run_takes(digits_job, tmp_path: Path) -> None:
     found = inspect(digits_job.model)
-    brief = {"epochs": 1, "fine_tune_epochs": 1, "thresholds": [1], "max_branches": 1}
+    brief = {"epochs": 1, "second_round_epochs": 1, "fine_tune_epochs": 1, "thresholds": [1], "max_branches": 1}
     report = compress(digits_job.model, digits_job.data, CompressionConfig.parse(brief), tmp_path)
     assert report.weights.numel == found.parameters.variational + sum(tensor.numel for tensor in found.not_covered)
     assert report.parameters.numel == found.parameters.numel

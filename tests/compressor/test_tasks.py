@@ -21,8 +21,8 @@ from compressor.errors import InvalidConfig, MissingLabels, NotBetterThanGuessin
 from service.summary import print_summary
 from tests.compressor.conftest import to_onnx
 
-QUICK = {"epochs": 40, "fine_tune_epochs": 8, "batch_size": 64, "thresholds": [0, 2], "max_branches": 2}
-BRIEF = {"epochs": 2, "fine_tune_epochs": 1, "batch_size": 64, "thresholds": [0], "max_branches": 1}
+QUICK = {"epochs": 15, "second_round_epochs": 25, "fine_tune_epochs": 8, "batch_size": 64, "thresholds": [0, 2], "max_branches": 2}
+BRIEF = {"epochs": 1, "second_round_epochs": 1, "fine_tune_epochs": 1, "batch_size": 64, "thresholds": [0], "max_branches": 1}
 UNLABELLED = {"distillation_weight": 1}
 
 

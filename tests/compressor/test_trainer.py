@@ -23,7 +23,7 @@ from compressor.protocol import (
 )
 
 RUN_ARTIFACTS = {"model.onnx", "weights.safetensors", "curve.safetensors", "split.npz", "report.json"}
-QUICK = {"epochs": 6, "fine_tune_epochs": 2, "thresholds": [1], "max_branches": 1}
+QUICK = {"epochs": 3, "second_round_epochs": 3, "fine_tune_epochs": 2, "thresholds": [1], "max_branches": 1}
 
 
 def run_trainer(workdir: Path, model: Path, data: DataReference | None, config: dict[str, object]) -> tuple[int, list[object]]:
