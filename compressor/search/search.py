@@ -46,6 +46,7 @@ _MAX_SMALLER_STEPS = 3
 
 _SAME_SIZE = 0.02  # points closer than this are one
 _RATIO_SLACK = 1e-3  # to which a wanted ratio is met
+_CAREFUL_BETA = 0.31  # beyond it nothing is tried that validation could not tell to be too much
 _HOPELESS_BUDGETS, _HOPELESS_DROP = 4.0, 0.02  # lost before the fine-tuning: no point of this branch will be inside
 _HOPELESS_RISE = 0.5  # of an RMSE, as a part of it, in place of the drop
 
@@ -327,7 +328,7 @@ class Search:
             position.quantiles = {name: _quantiles(values) for name, values in self._log_alpha.items()}
             position.training = self._training
         following = next_beta(position.branches) if config.target_ratio is None else None
-        if following is not None and following > position.beta and not self._resolves_budget:
+        if following is not None and following > max(position.beta, _CAREFUL_BETA) and not self._resolves_budget:
             following = None
         out_of_time = bool(position.curve) and self._allowance.left() < 2 * (len(position.rounds) + position.fine_tune_epochs)
         if following is None or len(position.branches) >= config.max_branches or out_of_time:

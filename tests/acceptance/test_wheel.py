@@ -15,7 +15,9 @@ from tests.service.api.sample_files import MODEL, PARQUET_FILE
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY_NOTICES", "compressor", "service")
-LAST_LINE = re.compile(r"demo: accuracy_dense=0\.\d+ accuracy_compressed=0\.\d+ compression_ratio=\d+\.\d size_ratio=\d+\.\d")
+LAST_LINE = re.compile(
+    r"demo: accuracy_dense=0\.\d+ accuracy_compressed=0\.\d+ compression_ratio=\d+\.\d size_ratio=\d+\.\d job_seconds=\d+\.\d"
+)
 
 
 def run(*command: str | Path, cwd: Path, timeout_s: int) -> str:

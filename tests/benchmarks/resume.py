@@ -18,7 +18,7 @@ from compressor.protocol import ARTIFACTS, TRAINER_INPUT, TrainerInput
 from tests import demo
 from tests.benchmarks.results import Line, check, write_json
 
-_OPTIONS = {"epochs": 20, "second_round_epochs": 60, "fine_tune_epochs": 20, "max_metric_drop": 0.005, "max_branches": 2}
+_OPTIONS = {"epochs": 20, "second_round_epochs": 60, "fine_tune_epochs": 20, "beta": 3.0, "max_branches": 2}
 _COMPARED = ("model.onnx", "weights.safetensors", "curve.safetensors", "split.npz")
 
 

@@ -18,7 +18,7 @@ from compressor.variational.posterior import Posterior
 
 NUM_STEPS = 12
 # As in the first steps of a run of the usual length over a small data set, so that the KL weight is still rising.
-_NUM_DATA, _RUN_STEPS = 1_000, 4_300
+_NUM_DATA, _RUN_STEPS, _BETA = 1_000, 4_300, 1.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def fit_posterior_briefly(module: OnnxModule, inputs: Sequence[Tensor], readout:
     probe = Probe(module, readout, Rows(tuple(inputs), rows, lambda part: part), num_rows, config.seed)
     log_alpha_init = probe.log_alpha()
     options = FitOptions(
-        beta=config.beta,
+        beta=_BETA,
         kl_warmup_fraction=config.kl_warmup_fraction,
         step_size=probe.step_size(log_alpha_init),
         learning_rate_log_sigma2=config.learning_rate_log_sigma2,
@@ -79,7 +79,7 @@ def fit_posterior_briefly(module: OnnxModule, inputs: Sequence[Tensor], readout:
             group["lr"] = group["initial_lr"]
         optimizer.zero_grad(set_to_none=True)
         mean_nll = readout.mean_nll(module(*inputs, values=posterior.values(), logits=True), rows)
-        negative_elbo.backward(mean_nll, kl_weight(step, _RUN_STEPS, config.kl_warmup_fraction, config.beta))
+        negative_elbo.backward(mean_nll, kl_weight(step, _RUN_STEPS, config.kl_warmup_fraction, _BETA))
         optimizer.step()
         posterior.clamp_()
     module.eval()
