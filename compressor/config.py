@@ -142,8 +142,9 @@ class CompressionConfig(BaseModel):
         default=None,
         gt=0.0,
         le=100.0,
-        description="Weight of the KL term of the first branch. Unset: 1; 0.3 with fewer than 10,000 training rows; 0.03, and then "
-        "upwards, where there are more rows than weights.",
+        description="Weight of the KL term of the first branch, which begins anew with about three times as much, up to 1, as long as what "
+        "its first round leaves is inside the budget. Unset: 1; 0.3 with fewer than 10,000 training rows; 0.03 where rows outnumber "
+        "weights.",
     )
     max_branches: int = Field(
         default=5, ge=1, le=20, description="How many weights of the KL term are tried at most, a factor of about three apart."

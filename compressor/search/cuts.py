@@ -1,5 +1,6 @@
 """Where to cut: which thresholds, and of which layers, a sweep tries one after the other, by what became of those before."""
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from compressor.config import CompressionConfig
 from compressor.intake import Baseline
 from compressor.selection.curve import Candidate, choose, threshold_of_count
 
-_FURTHER, _MAX_FURTHER = 1.15, 4  # beyond the strictest threshold, as long as the budget holds
+_FURTHER, _FURTHER_AT_LEAST, _MAX_FURTHER = 1.25, 1.08, 6  # beyond the smallest point inside the budget, as factors, and how often
 _LARGEST_LAYERS, _LAYER_PART = 3, 0.85  # what is left of a layer that is cut by itself
 
 
@@ -52,10 +53,14 @@ def cuts(
     if config.target_ratio is not None or not resolves_budget or not found:
         return
     for _ in range(_MAX_FURTHER):
-        smallest = min(found, key=lambda point: point.nnz)
-        if not baseline.is_inside(smallest.metric):
+        sizes = [point.nnz for point in found if baseline.is_inside(point.metric)]
+        if not sizes:
             break
-        point = yield Cut(threshold_of_ratio(numel / max(1, smallest.nnz) * _FURTHER))
+        outside = [point.nnz for point in found if point.nnz < min(sizes)]
+        factor = min(_FURTHER, math.sqrt(min(sizes) / max(1, *outside))) if outside else _FURTHER
+        if factor < _FURTHER_AT_LEAST:
+            break
+        point = yield Cut(threshold_of_ratio(numel / max(1, min(sizes)) * factor))
         if point is None:
             break
         found.append(point)

@@ -14,6 +14,7 @@ class Position:
 
     Attributes:
         beta: weight of the KL term of the present branch.
+        climbed: how often the present branch has begun anew with a higher one.
         rounds, fine_tune_epochs: its epochs, which may have been cut to the time that is left.
         first_point: number of points that branches before it have put on the curve.
         round, epochs: those done of the present one; `round` is len(rounds) during the sweep.
@@ -28,6 +29,7 @@ class Position:
     smaller_steps: int = 0
     branches: list[Branch] = field(default_factory=list)
     beta: float = 0.0
+    climbed: int = 0
     rounds: list[int] = field(default_factory=list)
     fine_tune_epochs: int = 0
     first_point: int = 0

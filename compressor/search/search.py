@@ -22,7 +22,7 @@ from compressor.search.cuts import Cut, cuts
 from compressor.search.network import Network, Tensors, count_live
 from compressor.search.position import Position
 from compressor.search.work import FIT_COST, Allowance, Setting
-from compressor.selection.beta import Branch, first_beta, next_beta
+from compressor.selection.beta import Branch, first_beta, higher_beta, next_beta
 from compressor.selection.curve import Candidate, choose, nearest, threshold_of_count
 from compressor.training.checkpoint import CheckpointFile, optimizer_tensors, restore_optimizer
 from compressor.training.fit import FitOptions, fine_tune, fit_posterior, posterior_optimizer
@@ -47,7 +47,7 @@ _LATER_COST = 0.3
 _SMALLER_STEP = 0.3  # after a branch that diverged in spite of the probe
 _MAX_SMALLER_STEPS = 3
 
-_SAME_SIZE = 0.02  # points closer than this are one
+_SAME_SIZE, _SAME_SIZE_BY_LAYER = 0.1, 0.02  # points closer than this are one; of cuts of a layer by itself
 _RATIO_SLACK = 1e-3  # to which a wanted ratio is met
 _CAREFUL_BETA = 0.31  # beyond it nothing is tried that validation could not tell to be too much
 _HOPELESS_BUDGETS, _HOPELESS_DROP = 4.0, 0.02  # lost before the fine-tuning: no point of this branch will be inside
@@ -149,7 +149,7 @@ class Search:
         self._start, self._log_alpha = self._dense, {}
 
     def _fit(self, restored: Mapping[str, Tensor]) -> bool:
-        """Fits the rounds that are left. Returns: whether the branch is given up after the first one."""
+        """Fits the rounds that are left, at a higher beta where that is promising. Returns: whether the branch is given up."""
         position = self._position
         while position.round < len(position.rounds):
             network = Network.holding(self._whole, self._setting.model.proto, self._start)
@@ -161,12 +161,31 @@ class Search:
             self._log_alpha = {name: _merged(values, self._log_alpha.get(name)) for name, values in log_alpha.items()}
             self._start = network.tensors()
             position.round, position.epochs = position.round + 1, 0
-            if position.round < len(position.rounds):
-                self._start |= {name: self._start[name] * (values < _KEPT_AFTER_A_ROUND) for name, values in log_alpha.items()}
+            kept = {name: self._start[name] * (values < _KEPT_AFTER_A_ROUND) for name, values in log_alpha.items()}
+            higher = self._promising_beta(kept) if position.round == 1 else None
+            if higher is not None:
+                position.climbed += 1
+                self._begin_branch(higher)
+            elif position.round < len(position.rounds):
+                self._start |= kept
                 if self._is_hopeless():
                     return True
             self._save(at_once=True)
         return False
+
+    def _promising_beta(self, kept: Tensors) -> float | None:
+        """The next higher one, where the first round of the first branch leaves a model inside the budget before any fine-tuning."""
+        position, config = self._position, self._setting.config
+        higher = higher_beta(position.beta)
+        if higher is None or position.branches or config.target_ratio is not None or 1 + position.climbed >= config.max_branches:
+            return None
+        if higher > _CAREFUL_BETA and not self._resolves_budget:
+            return None
+        schedule = Schedule(self._setting.schedule.batch_size, tuple(position.rounds), position.fine_tune_epochs)
+        if schedule.cut_to(self._allowance.left(), self._num_points, self._full_control) != schedule:
+            return None  # a whole branch of it would not be had
+        Network(self._whole).load(self._start | kept)
+        return higher if self._setting.baseline.is_inside(self._measure()) else None
 
     def _is_hopeless(self) -> bool:
         """Whether so much is lost after the first round that another branch is the better use of the time."""
@@ -291,7 +310,8 @@ class Search:
         position, setting = self._position, self._setting
         masks = cut.masks(log_alpha)
         live = self._count_live(masks)
-        if setting.config.target_ratio is None and any(abs(live - point.nnz) <= _SAME_SIZE * point.nnz for point in self._branch_curve()):
+        same = _SAME_SIZE_BY_LAYER if cut.layers else _SAME_SIZE
+        if setting.config.target_ratio is None and any(abs(live - point.nnz) <= same * point.nnz for point in self._branch_curve()):
             return None
         network = Network.holding(self._whole, setting.model.proto, self._pruned(masks))
         held = network.tensors()
@@ -334,8 +354,6 @@ class Search:
             position.quantiles = {name: _quantiles(values) for name, values in self._log_alpha.items()}
             position.training = self._training
         following = next_beta(position.branches) if config.target_ratio is None else None
-        if following is not None and following > max(position.beta, _CAREFUL_BETA) and not self._resolves_budget:
-            following = None
         out_of_time = bool(position.curve) and self._allowance.left() < 2 * (len(position.rounds) + position.fine_tune_epochs)
         if following is None or len(position.branches) >= config.max_branches or out_of_time:
             self._finish()

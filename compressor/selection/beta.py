@@ -1,4 +1,4 @@
-"""Which weight of the KL term to try next: a search in log space, about three times lower or higher at a time."""
+"""Which weight of the KL term to try next: a search in log space, about three times higher or lower at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,18 +27,17 @@ def first_beta(num_rows: int, num_weights: int) -> float:
     return 0.3 if num_rows < _FEW_ROWS else 1.0
 
 
-def next_beta(branches: Sequence[Branch]) -> float | None:
-    """The next weight to try; None where the search is over.
-
-    Downwards as long as nothing is inside the budget; upwards from a first one below 1 as long as that finds smaller models.
-    """
-    last = branches[-1]
-    if all(branch.nnz is None for branch in branches):
-        lower = min(branch.beta for branch in branches) * LADDER_STEP
-        return lower if lower >= _SMALLEST else None
-    went_down = len(branches) > 1 and branches[1].beta < branches[0].beta
-    if went_down or last.nnz is None or last.beta >= _LARGEST:
+def higher_beta(beta: float) -> float | None:
+    """One step up; None at 1."""
+    higher = beta / LADDER_STEP
+    if beta >= _LARGEST:
         return None
-    improved = all(branch.nnz is None or branch.nnz >= last.nnz for branch in branches)
-    raised = last.beta / LADDER_STEP
-    return (_LARGEST if raised > 0.9 * _LARGEST else raised) if improved else None
+    return _LARGEST if higher > 0.9 * _LARGEST else higher
+
+
+def next_beta(branches: Sequence[Branch]) -> float | None:
+    """The next weight to try: downwards as long as nothing is inside the budget; None where the search is over."""
+    if any(branch.nnz is not None for branch in branches):
+        return None
+    lower = min(branch.beta for branch in branches) * LADDER_STEP
+    return lower if lower >= _SMALLEST else None

@@ -67,12 +67,13 @@ def main() -> int:
 
 
 def _print(runs: list[dict[str, Any]], medians: dict[str, float], points: list[dict[str, float]]) -> None:
-    print(f"{'seed':>6} {'dense error':>11} {'error':>7} {'control':>8} {'ratio':>7} {'all':>6} {'bytes':>6} {'dense s':>8} {'seconds':>8}")
+    heads = f"{'seed':>6} {'dense error':>11} {'error':>7} {'control':>8} {'ratio':>7} {'all':>6} {'bytes':>6}"
+    print(f"{heads} {'dense s':>8} {'seconds':>8} {'dense epochs':>12}")
     for row in [*runs, {"seed": "median", **medians}]:
         print(
             f"{row['seed']:>6} {row['error_dense']:>11.2%} {row['error']:>7.2%} {row['error_control']:>8.2%} "
             f"{row['compression_ratio']:>7.1f} {row['compression_ratio_all_parameters']:>6.1f} {row['size_ratio']:>6.1f} "
-            f"{row['seconds_dense']:>8.0f} {row['seconds']:>8.0f}"
+            f"{row['seconds_dense']:>8.0f} {row['seconds']:>8.0f} {row['dense_epochs']:>12.0f}"
         )
     print("test error at each ratio, median over the seeds and each of them:")
     for number, point in enumerate(points):

@@ -19,7 +19,10 @@ from tests.benchmarks.mnist import TEST, read_arrays, write_parts
 
 @dataclass(frozen=True)
 class Run:
-    """What came of one seed; the folders live as long as the block that `run_seed` opens."""
+    """What came of one seed; the folders live as long as the block that `run_seed` opens.
+
+    `seconds_dense`: of the whole dense training, `epochs_dense` of them, on as many threads as pay there.
+    """
 
     seed: int
     report: Report
@@ -27,6 +30,12 @@ class Run:
     out: Path
     test: Path
     seconds_dense: float
+    epochs_dense: int
+
+    @property
+    def dense_epochs(self) -> float:
+        """What the whole job took, from the upload to the last file, in epochs of the dense training."""
+        return self.report.provenance.seconds / self.seconds_dense * self.epochs_dense
 
     def error(self, model: Path) -> float:
         """On the test images, in stock ONNX Runtime."""
@@ -53,6 +62,7 @@ class Run:
             "size_ratio": report.bytes.size_ratio,
             "seconds": report.provenance.seconds,
             "seconds_dense": self.seconds_dense,
+            "dense_epochs": self.dense_epochs,
             "delivered": report.delivered,
             "layers": [layer.model_dump(mode="json") for layer in report.weights.layers],
             "curve": [point.model_dump(mode="json") for point in report.curve],
@@ -91,7 +101,7 @@ def run_seed(
                 f"ratio {point.compression_ratio:7.1f}  validation {report.budget.metric} {point.metric:.2%}",
                 flush=True,
             )
-        yield Run(seed, report, folder / "dense.onnx", folder / "out", data / TEST, seconds)
+        yield Run(seed, report, folder / "dense.onnx", folder / "out", data / TEST, seconds, RECIPES[network].epochs)
 
 
 def _shuffle_labels(path: Path, seed: int) -> None:

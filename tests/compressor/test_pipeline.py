@@ -148,6 +148,30 @@ def test_the_run_keeps_to_max_epochs(digits_job, tmp_path, monkeypatch, options)
     assert report.curve
 
 
+@pytest.mark.parametrize(
+    ("max_branches", "max_epochs", "betas"), [(5, None, [0.03, 0.095, 0.3]), (2, None, [0.03, 0.095]), (5, 20, [0.03])]
+)
+def test_the_first_branch_climbs_while_the_budget_holds_and_there_is_time(digits_job, tmp_path, max_branches, max_epochs, betas):
+    """To 0.3, beyond which validation rows are too few to tell what would be too much."""
+    options = {**QUICK, "beta": 0.03, "max_metric_drop": 0.02, "epochs": 3, "second_round_epochs": 3}
+    config = CompressionConfig.parse({**options, "max_branches": max_branches, "max_epochs": max_epochs})
+    seen = []
+    report = compress(digits_job.model, digits_job.data, config, tmp_path, lambda progress: seen.append(progress.metrics.get("beta")))
+    assert [beta for beta in dict.fromkeys(seen) if beta is not None] == pytest.approx(betas, rel=0.01)
+    assert [branch.beta for branch in report.branches] == pytest.approx(betas[-1:], rel=0.01)
+    assert {point.beta for point in report.curve} == {report.branches[0].beta}
+    assert report.training.epochs == [3, 3]
+
+
+def test_the_first_branch_does_not_climb_where_its_first_round_loses_too_much(digits_job, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "_KEPT_AFTER_A_ROUND", -20.0)  # nothing is left of a model after a round
+    config = CompressionConfig.parse(
+        {**QUICK, "beta": 0.03, "epochs": 2, "second_round_epochs": 2, "max_branches": 3, "max_metric_drop": 0.02}
+    )
+    report = compress(digits_job.model, digits_job.data, config, tmp_path)
+    assert report.branches[0].beta == 0.03
+
+
 @pytest.mark.parametrize("where", ["control", "second branch"])
 def test_what_was_found_is_not_lost_where_later_training_diverges(digits_job, tmp_path, monkeypatch, where):
     def diverge(*_: object) -> None:
@@ -157,13 +181,14 @@ def test_what_was_found_is_not_lost_where_later_training_diverges(digits_job, tm
         original = search.train_control
         monkeypatch.setattr(search, "train_control", lambda *args: original(*args) if args[3] == 0 else diverge())
     else:
+        monkeypatch.setattr(search, "_HOPELESS_DROP", 1.0)
         original = search.fit_posterior
-        monkeypatch.setattr(search, "fit_posterior", lambda *args, **given: original(*args, **given) if args[6].beta < 0.5 else diverge())
-    options = {"beta": 0.3, "max_branches": 2, "max_metric_drop": 0.1, "epochs": 4, "second_round_epochs": 4}
+        monkeypatch.setattr(search, "fit_posterior", lambda *args, **given: original(*args, **given) if args[6].beta > 20 else diverge())
+    others = {"beta": 0.3, "max_metric_drop": 0.1} if where == "control" else {"beta": 50, "max_metric_drop": 0.0}
+    options = {"max_branches": 2, "epochs": 4, "second_round_epochs": 4, **others}
     report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **options}), tmp_path)
-    assert report.delivered == "variational"
-    assert report.budget.met
-    assert {point.beta for point in report.curve} >= {0.3}
+    assert {point.beta for point in report.curve} == {report.branches[0].beta}
+    assert len(report.branches) == (1 if where == "control" else 2)
 
 
 @pytest.mark.parametrize("ratio", [1.3, 1.6, 2.0])
@@ -218,9 +243,10 @@ class Killed(Exception):
 TWO_BRANCHES = {"epochs": 3, "second_round_epochs": 3, "max_branches": 2, "max_metric_drop": 0.0, "beta": 50}
 # Cuts beyond the strictest threshold of which the last is outside the budget, and layers cut by themselves after it.
 FURTHER = {"epochs": 2, "second_round_epochs": 2, "fine_tune_epochs": 0, "max_branches": 1, "max_metric_drop": 0.025, "beta": 0.3}
+CLIMBING = {"epochs": 2, "second_round_epochs": 2, "fine_tune_epochs": 1, "max_branches": 3, "max_metric_drop": 0.02, "beta": 0.03}
 
 
-@pytest.mark.parametrize(("options", "kills"), [(TWO_BRANCHES, [1, 3, 6, 9, 11]), (FURTHER, range(1, 14))])
+@pytest.mark.parametrize(("options", "kills"), [(TWO_BRANCHES, [1, 3, 6, 9, 11]), (FURTHER, range(1, 14)), (CLIMBING, range(1, 10))])
 def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_files(digits_job, tmp_path, monkeypatch, options, kills):
     monkeypatch.setattr("compressor.training.checkpoint._SAVE_EVERY_S", 0.0)
     config = CompressionConfig.parse({**QUICK, **options})

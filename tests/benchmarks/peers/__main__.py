@@ -91,7 +91,7 @@ def run_seed(network: str, data: Path, seed: int, options: dict[str, Any], names
         schedule = resolve_schedule(config, len(labels), config.batch_size or default_batch_size(len(labels)))
         start = Start(_without_dropout(dense), images, labels, *read_arrays(data / TEST), schedule, seed)
         methods: dict[str, Method] = {
-            _OURS: lambda ratios: our_points(dense, (*parts, data / TEST), config, folder, seconds, ratios),
+            _OURS: lambda ratios: our_points(dense, (*parts, data / TEST), config, folder, (seconds, RECIPES[network].epochs), ratios),
             _MAGNITUDE: partial(magnitude_points, start),
         }
         for name, peer in load_peers().items():
@@ -102,14 +102,19 @@ def run_seed(network: str, data: Path, seed: int, options: dict[str, Any], names
 
 
 def our_points(
-    dense: nn.Module, parts: tuple[Path, Path, Path], config: CompressionConfig, folder: Path, seconds_dense: float, ratios: Sequence[float]
+    dense: nn.Module,
+    parts: tuple[Path, Path, Path],
+    config: CompressionConfig,
+    folder: Path,
+    training: tuple[float, int],
+    ratios: Sequence[float],
 ) -> list[Point]:
     """Ours, as a client gets them: exported, and run in ONNX Runtime."""
     model, (train, validation, test) = folder / "dense.onnx", parts
     export(dense, model)
     reference = DataReference(train=str(train), validation=str(validation), test=str(test))
     report = compress(model, reference, config, folder / "out")
-    run = Run(config.seed, report, model, folder / "out", test, seconds_dense)
+    run = Run(config.seed, report, model, folder / "out", test, *training)
     numbers = sorted(range(len(report.curve)), key=lambda number: report.curve[number].compression_ratio)
     return [
         Point(ratio, report.curve[number].compression_ratio, run.point_error(number))

@@ -1,8 +1,8 @@
-"""Which weights of the KL term are tried, for searches that go in every way."""
+"""Which weights of the KL term are tried, upwards and downwards."""
 
 import pytest
 
-from compressor.selection.beta import Branch, first_beta, next_beta
+from compressor.selection.beta import Branch, first_beta, higher_beta, next_beta
 
 
 def search(first: float, nnz_of: dict[float, int]) -> list[float]:
@@ -21,8 +21,9 @@ def test_the_first_weight_goes_by_rows_and_weights():
     assert first_beta(1_281_167, 1_000_000) == 0.03
 
 
-def test_where_the_first_holds_at_1_it_is_the_only_one():
+def test_where_the_first_holds_it_is_the_only_one():
     assert search(1.0, {1.0: 50}) == [1.0]
+    assert search(0.03, {0.03: 900}) == [0.03]
 
 
 def test_downwards_until_something_holds():
@@ -30,10 +31,13 @@ def test_downwards_until_something_holds():
     assert search(0.3, {0.03: 400}) == [0.3, 0.095, 0.03]
 
 
-def test_upwards_as_long_as_models_get_smaller():
-    assert search(0.03, {0.03: 900, 0.1: 500, 0.3: 600, 1.0: 100}) == [0.03, 0.095, 0.3]
-    assert search(0.03, {0.03: 900, 0.1: 500, 0.3: 300, 1.0: 100}) == [0.03, 0.095, 0.3, 1.0]
-    assert search(0.3, {0.3: 90}) == [0.3, 1.0]
+def test_a_branch_climbs_to_1_and_no_further():
+    climbed = [0.03]
+    while (higher := higher_beta(climbed[-1])) is not None:
+        climbed.append(higher)
+    assert climbed == pytest.approx([0.03, 0.095, 0.3, 1.0], rel=0.01)
+    assert higher_beta(0.3) == 1.0
+    assert higher_beta(50.0) is None
 
 
 def test_it_ends_where_nothing_ever_holds():
