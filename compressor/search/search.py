@@ -21,10 +21,11 @@ from compressor.search.control import GRADUAL_PART, train_control
 from compressor.search.cuts import Cut, cuts
 from compressor.search.network import Network, Tensors, count_live
 from compressor.search.position import Position
+from compressor.search.resume import Fit, restore_rounds, rounds_to_checkpoint
 from compressor.search.work import FIT_COST, Allowance, Setting
 from compressor.selection.beta import Branch, first_beta, higher_beta, next_beta
 from compressor.selection.curve import Candidate, choose, nearest, threshold_of_count
-from compressor.training.checkpoint import CheckpointFile, optimizer_tensors, restore_optimizer
+from compressor.training.checkpoint import CheckpointFile
 from compressor.training.fit import FitOptions, fine_tune, fit_posterior, posterior_optimizer
 from compressor.training.objective import Objective, Teacher
 from compressor.training.rows import num_batches
@@ -221,8 +222,9 @@ class Search:
             seed=derive_seed(config.seed, "fit", len(position.branches), position.round),
         )
         optimizer = posterior_optimizer(module, posterior, tensor_scales(module, masks), options)
+        fit = Fit(module, posterior, optimizer)
         if restored and position.epochs:
-            _restore_posterior(module.state(), posterior, optimizer, restored)
+            fit.restore(restored)
         setting.tracker.enter("fit")
         group_axes = module.group_axes if config.group_prior == "ard" else None
         num_steps = setting.schedule.rounds[position.round] * num_batches(train, options.batch_size)
@@ -234,7 +236,7 @@ class Search:
             metrics = {"epoch": epochs, "round": position.round + 1, "loss": mean_loss, "beta": position.beta}
             setting.tracker.advance(0.0, metrics | {"sparsity": 1 - kept / self._numel})
             self._cut_to_allowance()
-            self._save(network, posterior, optimizer, at_once=False)
+            self._save(fit, at_once=False)
             return position.rounds[position.round]
 
         fit_posterior(
@@ -484,27 +486,14 @@ class Search:
         fine_tuning = (smaller * (self._num_points - 1) + 1) * position.fine_tune_epochs
         self._setting.tracker.plan((fit + fine_tuning) * self._setting.num_rows)
 
-    # The checkpoint: tensors go by their position in the module, since names are the client's
+    # The checkpoint
 
-    def _save(
-        self,
-        network: Network | None = None,
-        posterior: Posterior | None = None,
-        optimizer: torch.optim.Adam | None = None,
-        *,
-        at_once: bool,
-    ) -> None:
+    def _save(self, fit: Fit | None = None, *, at_once: bool) -> None:
+        """Args: fit: the round under way; at_once: even where the last checkpoint is not old yet."""
         if not (at_once or self._checkpoint.is_due()):
             return
-        tensors = dict(self._points.to_checkpoint())
-        if self._log_alpha:  # else the branch is in its first round, which starts from the dense weights
-            tensors |= {f"start/{index}": tensor for index, tensor in enumerate(self._start.values())}
-        tensors |= {f"log_alpha/{index}": tensor for index, tensor in enumerate(self._log_alpha.values())}
-        if network is not None and posterior is not None and optimizer is not None:
-            tensors |= {f"parameter/{index}": tensor.detach() for index, tensor in enumerate(network.module.state().values())}
-            tensors |= {f"log_sigma2/{index}": tensor.detach() for index, tensor in enumerate(posterior.log_sigma2.values())}
-            tensors |= optimizer_tensors(optimizer)
-        self._checkpoint.save(self._position.to_json(), tensors)
+        tensors = dict(self._points.to_checkpoint()) | rounds_to_checkpoint(self._start, self._log_alpha)
+        self._checkpoint.save(self._position.to_json(), tensors if fit is None else tensors | fit.to_checkpoint())
 
     def _restore(self) -> Mapping[str, Tensor]:
         """Takes up the position of the checkpoint, where there is one. Returns: its tensors."""
@@ -516,21 +505,10 @@ class Search:
         self._position = Position.from_json(state)
         self._allowance = Allowance(config.max_epochs, config.max_seconds, self._position.passes, self._checkpoint.seconds_before)
         self._points.restore(tensors, len(self._position.curve), self._dense)
-        if "log_alpha/0" in tensors:
-            self._start = {name: tensors[f"start/{index}"] for index, name in enumerate(self._dense)}
-            self._log_alpha = {name: tensors[f"log_alpha/{index}"] for index, name in enumerate(self._whole.weight_names)}
+        rounds = restore_rounds(tensors, self._dense, self._whole.weight_names)
+        if rounds is not None:
+            self._start, self._log_alpha = rounds
         return tensors
-
-
-@torch.no_grad()
-def _restore_posterior(
-    parameters: Mapping[str, Tensor], posterior: Posterior, optimizer: torch.optim.Adam, tensors: Mapping[str, Tensor]
-) -> None:
-    for index, parameter in enumerate(parameters.values()):
-        parameter.copy_(tensors[f"parameter/{index}"])
-    for index, log_sigma2 in enumerate(posterior.log_sigma2.values()):
-        log_sigma2.copy_(tensors[f"log_sigma2/{index}"])
-    restore_optimizer(optimizer, tensors)
 
 
 def _merged(log_alpha: Tensor, earlier: Tensor | None) -> Tensor:
