@@ -114,29 +114,10 @@ def fine_tune(
     Raises: Diverged where the loss is no longer finite.
     """
     weights = module.tensors()
-    masked = [(weights[name], mask.to(weights[name].dtype)) for name, mask in masks.items()]
     with torch.no_grad():
-        for weight, mask in masked:
-            weight.mul_(mask)
-    optimizer = torch.optim.Adam(_scaled_groups(module, tensor_scales(module, masks), options.step_size), fused=True)
-    per_epoch = num_batches(rows, options.batch_size)
-    num_steps = per_epoch * options.epochs
-    for epoch in range(options.epochs):
-        module.train()
-        torch.manual_seed(derive_seed(options.seed, epoch))
-        losses = []
-        for index, batch in enumerate(shuffled_batches(rows, options.batch_size, derive_seed(options.seed, epoch))):
-            _set_rates(optimizer, epoch * per_epoch + index, num_steps)
-            optimizer.zero_grad(set_to_none=True)
-            loss = objective.mean_loss(module(*batch.inputs, logits=True), batch)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
-            for weight, mask in masked:
-                if weight.grad is not None:
-                    weight.grad.mul_(mask)
-            optimizer.step()
-            losses.append(loss.detach())
-            on_step(len(batch))
-        _finite_mean(losses)
+        for name, mask in masks.items():
+            weights[name].mul_(mask)
+    _train_masked(module, tensor_scales(module, masks), lambda _: masks, objective, rows, options, on_step)
 
 
 MASKS_EVERY = 50  # steps of gradual pruning
@@ -154,8 +135,20 @@ def gradual_training(
 
     Raises: Diverged where the loss is no longer finite.
     """
+    _train_masked(module, tensor_scales(module), masks_at, objective, rows, options, on_step)
+
+
+def _train_masked(
+    module: OnnxModule,
+    scales: Scales,
+    masks_at: Callable[[float], Mapping[str, Tensor]],
+    objective: Objective,
+    rows: Rows,
+    options: FineTuneOptions,
+    on_step: OnStep,
+) -> None:
     weights = module.tensors()
-    optimizer = torch.optim.Adam(_scaled_groups(module, tensor_scales(module), options.step_size), fused=True)
+    optimizer = torch.optim.Adam(_scaled_groups(module, scales, options.step_size), fused=True)
     per_epoch = num_batches(rows, options.batch_size)
     num_steps = per_epoch * options.epochs
     masks: dict[str, Tensor] = {}
