@@ -48,7 +48,7 @@ _LATER_COST = 0.3
 _SMALLER_STEP = 0.3  # after a branch that diverged in spite of the probe
 _MAX_SMALLER_STEPS = 3
 
-_SAME_SIZE, _SAME_SIZE_BY_LAYER = 0.1, 0.02  # points closer than this are one; of cuts of a layer by itself
+_SAME_SIZE, _SAME_SIZE_ASKED = 0.1, 0.02  # points closer than this are one; where they are asked for, or cut a layer by itself
 _RATIO_SLACK = 1e-3  # to which a wanted ratio is met
 _CAREFUL_BETA = 0.31  # beyond it nothing is tried that validation could not tell to be too much
 _HOPELESS_BUDGETS, _HOPELESS_DROP = 4.0, 0.02  # lost before the fine-tuning: no point of this branch will be inside
@@ -312,7 +312,7 @@ class Search:
         position, setting = self._position, self._setting
         masks = cut.masks(log_alpha)
         live = self._count_live(masks)
-        same = _SAME_SIZE_BY_LAYER if cut.layers else _SAME_SIZE
+        same = _SAME_SIZE_ASKED if cut.layers or "thresholds" in setting.config.model_fields_set else _SAME_SIZE
         if setting.config.target_ratio is None and any(abs(live - point.nnz) <= same * point.nnz for point in self._branch_curve()):
             return None
         network = Network.holding(self._whole, setting.model.proto, self._pruned(masks))
