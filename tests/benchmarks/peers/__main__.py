@@ -7,7 +7,9 @@ All start from the same dense network of a seed and take as many epochs over the
 - cplxmodule with our rates: the same with a high one for the means and a low one for log_sigma2, which starts at -8. pytorch-ard has the
   mathematics of cplxmodule VD, and no such row;
 - torch.nn.utils.prune: global magnitude, by a cubic schedule over all these epochs.
-Exits 1 where another method has a lower median error than ours at any ratio.
+The whole takes three hours. It can be had in parts (`--networks`, `--only`): methods that are already in the file of `--json`, under the
+same options, stay there, each row with the commit that it ran on. Exits 1 where another method has a lower median error than ours at any
+ratio.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +34,7 @@ from tests.benchmarks.dense import RECIPES, export, train_dense
 from tests.benchmarks.mnist import TEST, find_data, read_arrays, write_parts
 from tests.benchmarks.peer_packages import CACHE, load_peers, peers_installed
 from tests.benchmarks.peers.methods import Point, Settings, Start, magnitude_points, variational_points
-from tests.benchmarks.results import Line, check, write_json
+from tests.benchmarks.results import Line, check, provenance, write_json
 from tests.benchmarks.runs import Run
 
 _OURS, _MAGNITUDE = "bayespress", "torch.nn.utils.prune"
@@ -79,7 +81,7 @@ _PLANS = {
 }
 
 
-def run_seed(network: str, data: Path, seed: int, options: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+def run_seed(network: str, data: Path, seed: int, options: dict[str, Any], names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """A row for every method, from one dense training."""
     plan = _PLANS[network]
     with tempfile.TemporaryDirectory() as scratch, peers_installed(CACHE):
@@ -90,15 +92,17 @@ def run_seed(network: str, data: Path, seed: int, options: dict[str, Any], names
         config = CompressionConfig.parse({**options, "seed": seed})
         schedule = resolve_schedule(config, len(labels), config.batch_size or default_batch_size(len(labels)))
         start = Start(_without_dropout(dense), images, labels, *read_arrays(data / TEST), schedule, seed)
+        training = (seconds, RECIPES[network].epochs)
         methods: dict[str, Method] = {
-            _OURS: lambda ratios: our_points(dense, (*parts, data / TEST), config, folder, (seconds, RECIPES[network].epochs), ratios),
+            _OURS: lambda ratios: our_points(dense, (*parts, data / TEST), config, folder, training, ratios),
             _MAGNITUDE: partial(magnitude_points, start),
         }
         for name, peer in load_peers().items():
             methods[name] = partial(variational_points, peer, Settings(), start)
             methods[f"{name}, {_OUR_RATES}"] = partial(variational_points, peer, plan.our_rates, start)
         print(f"LeNet-{network}, seed {seed}: dense {start.error(start.dense):.2%}, {schedule}", flush=True)
-        return [_to_row(name, seed, methods[name], plan.ratios) for name in names]
+        for name in names:
+            yield _to_row(name, seed, methods[name], plan.ratios)
 
 
 def our_points(
@@ -136,7 +140,26 @@ def _to_row(name: str, seed: int, method: Method, ratios: Sequence[float]) -> di
     seconds = time.process_time() - started
     errors = " ".join(f"{point['error']:.2%}" for point in points)
     print(f"  {name:26} {errors}  {seconds:.0f} s of the processor", flush=True)
-    return {"method": name, "seed": seed, "points": points, "cpu_s": seconds}
+    return {"method": name, "seed": seed, "commit": provenance()["commit"], "points": points, "cpu_s": seconds}
+
+
+def _rows_kept(path: Path | None, network: str, options: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Of an earlier part with the same options: those of the methods that do not run now."""
+    if path is None or not path.exists():
+        return []
+    earlier = json.loads(path.read_text())["networks"].get(network, {})
+    return [row for row in earlier["runs"] if row["method"] not in names] if earlier.get("config") == options else []
+
+
+def _summary(plan: Plan, options: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    names = [name for name in _NAMES if any(row["method"] == name for row in rows)]
+    return {
+        "config": options,
+        _OUR_RATES: asdict(plan.our_rates),
+        "runs": list(rows),
+        "median": {name: _medians([row for row in rows if row["method"] == name]) for name in names},
+        "cpu_s": {name: median(row["cpu_s"] for row in rows if row["method"] == name) for name in names},
+    }
 
 
 def _medians(rows: Sequence[dict[str, Any]]) -> list[dict[str, float | None]]:
@@ -161,18 +184,21 @@ def main() -> int:
     torch.set_num_threads(1)
     data, given = find_data(arguments.data), {key: json.loads(value) for key, value in (item.split("=", 1) for item in arguments.set)}
     networks: dict[str, Any] = {}
+    if arguments.json is not None and arguments.json.exists():
+        networks = json.loads(arguments.json.read_text())["networks"]
     lines = []
     for network in arguments.networks:
         plan = _PLANS[network]
         options = plan.options | given
         seeds = range(min(arguments.seeds, plan.most_seeds))
-        rows = [row for seed in seeds for row in run_seed(network, data, seed, options, arguments.only)]
-        medians = {name: _medians([row for row in rows if row["method"] == name]) for name in arguments.only}
-        seconds = {name: median(row["cpu_s"] for row in rows if row["method"] == name) for name in arguments.only}
-        networks[network] = {"config": options, _OUR_RATES: asdict(plan.our_rates), "runs": rows, "median": medians, "cpu_s": seconds}
-        write_json(arguments.json, {"networks": networks})
-        _print(network, len(seeds), plan, medians, seconds)
-        lines += _lines(network, medians)
+        rows = _rows_kept(arguments.json, network, options, arguments.only)
+        for seed in seeds:
+            for row in run_seed(network, data, seed, options, arguments.only):
+                rows.append(row)
+                networks[network] = _summary(plan, options, rows)
+                write_json(arguments.json, {"networks": networks})
+        _print(network, len(seeds), plan, networks[network]["median"], networks[network]["cpu_s"])
+        lines += _lines(network, networks[network]["median"])
     return check(lines)
 
 
