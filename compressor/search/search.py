@@ -23,7 +23,7 @@ from compressor.search.network import Network, Tensors, count_live
 from compressor.search.position import Position
 from compressor.search.resume import Fit, restore_rounds, rounds_to_checkpoint
 from compressor.search.work import FIT_COST, Allowance, Setting
-from compressor.selection.beta import Branch, first_beta, higher_beta, next_beta
+from compressor.selection.beta import LADDER_STEP, Branch, first_beta, higher_beta, next_beta
 from compressor.selection.curve import Candidate, choose, nearest, threshold_of_count
 from compressor.training.checkpoint import CheckpointFile
 from compressor.training.fit import FitOptions, fine_tune, fit_posterior, posterior_optimizer
@@ -48,7 +48,7 @@ _LATER_COST = 0.3
 _SMALLER_STEP = 0.3  # after a branch that diverged in spite of the probe
 _MAX_SMALLER_STEPS = 3
 
-_SAME_SIZE, _SAME_SIZE_ASKED = 0.1, 0.02  # points closer than this are one; where they are asked for, or cut a layer by itself
+_SAME_SIZE = 0.02  # points closer than this are one
 _RATIO_SLACK = 1e-3  # to which a wanted ratio is met
 _CAREFUL_BETA = 0.31  # beyond it nothing is tried that validation could not tell to be too much
 _HOPELESS_BUDGETS, _HOPELESS_DROP = 4.0, 0.02  # lost before the fine-tuning: no point of this branch will be inside
@@ -312,8 +312,7 @@ class Search:
         position, setting = self._position, self._setting
         masks = cut.masks(log_alpha)
         live = self._count_live(masks)
-        same = _SAME_SIZE_ASKED if cut.layers or "thresholds" in setting.config.model_fields_set else _SAME_SIZE
-        if setting.config.target_ratio is None and any(abs(live - point.nnz) <= same * point.nnz for point in self._branch_curve()):
+        if setting.config.target_ratio is None and any(abs(live - point.nnz) <= _SAME_SIZE * point.nnz for point in self._branch_curve()):
             return None
         network = Network.holding(self._whole, setting.model.proto, self._pruned(masks))
         held = network.tensors()
@@ -333,10 +332,14 @@ class Search:
         return len(position.curve) - 1
 
     def _begin_anew(self, error: Diverged) -> None:
-        """The branch from the dense weights on, with smaller steps; where that cannot help, the points before it are what there is."""
+        """The branch from the dense weights on, at the beta it has climbed from, or with smaller steps; in the end what there is counts."""
         position, config = self._position, self._setting.config
         del position.curve[position.first_point :]
         self._points.keep(position.first_point)
+        if position.climbed and not position.branches:
+            position.branches.append(Branch(position.beta, None))  # and no climbing any more
+            self._begin_branch(position.beta * LADDER_STEP)
+            return
         own = config.fine_tune_step_size if position.round == len(position.rounds) else config.step_size
         if own is None and position.smaller_steps < _MAX_SMALLER_STEPS:
             position.smaller_steps += 1

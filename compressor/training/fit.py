@@ -1,7 +1,7 @@
 """The two loops: fitting the posterior by maximising the ELBO, and fine-tuning the surviving weights under a fixed mask."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from compressor.errors import Diverged
 from compressor.graph.module import OnnxModule
 from compressor.training.objective import Objective
-from compressor.training.rows import Rows, num_batches, shuffled_batches
+from compressor.training.rows import Batch, Rows, num_batches, shuffled_batches
 from compressor.training.schedule import kl_weight, learning_rate
 from compressor.training.seeds import derive_seed
 from compressor.training.steps import tensor_scales
@@ -70,10 +70,8 @@ def fit_posterior(
     epoch, epochs = first_epoch, options.epochs
     while epoch < epochs:
         num_steps = per_epoch * epochs
-        module.train()
-        torch.manual_seed(derive_seed(options.seed, epoch))
         losses = []
-        for index, batch in enumerate(shuffled_batches(rows, options.batch_size, derive_seed(options.seed, epoch))):
+        for index, batch in enumerate(_epoch(module, rows, options, epoch)):
             step = epoch * per_epoch + index
             _set_rates(optimizer, step, num_steps)
             optimizer.zero_grad(set_to_none=True)
@@ -153,10 +151,8 @@ def _train_masked(
     num_steps = per_epoch * options.epochs
     masks: dict[str, Tensor] = {}
     for epoch in range(options.epochs):
-        module.train()
-        torch.manual_seed(derive_seed(options.seed, epoch))
         losses = []
-        for index, batch in enumerate(shuffled_batches(rows, options.batch_size, derive_seed(options.seed, epoch))):
+        for index, batch in enumerate(_epoch(module, rows, options, epoch)):
             step = epoch * per_epoch + index
             if step % MASKS_EVERY == 0 or step == num_steps - 1:
                 masks = {name: mask.to(weights[name].dtype) for name, mask in masks_at((step + 1) / num_steps).items()}
@@ -171,6 +167,14 @@ def _train_masked(
             losses.append(loss.detach())
             on_step(len(batch))
         _finite_mean(losses)
+
+
+def _epoch(module: OnnxModule, rows: Rows, options: FitOptions | FineTuneOptions, epoch: int) -> Iterator[Batch]:
+    """The batches of an epoch, whose order and noise depend on the seed and the epoch alone."""
+    module.train()
+    seed = derive_seed(options.seed, epoch)
+    torch.manual_seed(seed)
+    yield from shuffled_batches(rows, options.batch_size, seed)
 
 
 def _scaled_groups(module: OnnxModule, scales: Scales, step_size: float) -> list[dict[str, object]]:

@@ -187,6 +187,7 @@ def main() -> int:
     arguments = parser.parse_args()
     config = CompressionConfig.parse({key: json.loads(value) for key, value in (item.split("=", 1) for item in arguments.set)})
     torch.set_num_threads(1)
+    data = None if arguments.no_jobs else find_data(arguments.data)  # before the long part
     chosen = {name: case for name, case in CASES.items() if name in (arguments.network or CASES)}
     if arguments.no_peers:
         rows = {name: run_case(case, config, arguments.turns, {}) for name, case in chosen.items()}
@@ -195,11 +196,13 @@ def main() -> int:
             peers = load_peers()
             rows = {name: run_case(case, config, arguments.turns, peers) for name, case in chosen.items()}
     _print_table(rows)
-    jobs = {} if arguments.no_jobs else {name: run_job(name, find_data(arguments.data)) for name in JOBS if name in chosen}
-    for name, job in jobs.items():
-        print(f"{name}, a whole job: {job['seconds']:.0f} s, {job['dense_epochs']:.0f} epochs of its dense training")
-    result = {"config": config.model_dump(exclude_unset=True), "turns": arguments.turns, "networks": rows, "jobs": jobs}
+    result = {"config": config.model_dump(exclude_unset=True), "turns": arguments.turns, "networks": rows, "jobs": {}}
     write_json(arguments.json, result)
+    for name in JOBS if data is not None else []:
+        if name in chosen:
+            job = result["jobs"][name] = run_job(name, data)
+            print(f"{name}, a whole job: {job['seconds']:.0f} s, {job['dense_epochs']:.0f} epochs of its dense training")
+            write_json(arguments.json, result)
     return check([Line(f"{name}, steps of the dense network", row["ratio"][_OURS], "at most", row["line"]) for name, row in rows.items()])
 
 

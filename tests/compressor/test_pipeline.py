@@ -149,12 +149,17 @@ def test_the_run_keeps_to_max_epochs(digits_job, tmp_path, monkeypatch, options)
 
 
 @pytest.mark.parametrize(
-    ("max_branches", "max_epochs", "betas"), [(5, None, [0.03, 0.095, 0.3]), (2, None, [0.03, 0.095]), (5, 20, [0.03])]
+    ("options", "betas"),
+    [
+        ({"max_metric_drop": 0.1}, [0.03, 0.095, 0.3, 1.0]),
+        ({}, [0.03, 0.095, 0.3]),  # beyond which validation rows are too few to tell what would be too much
+        ({"max_branches": 2}, [0.03, 0.095]),
+        ({"max_epochs": 20}, [0.03]),
+    ],
 )
-def test_the_first_branch_climbs_while_the_budget_holds_and_there_is_time(digits_job, tmp_path, max_branches, max_epochs, betas):
-    """To 0.3, beyond which validation rows are too few to tell what would be too much."""
-    options = {**QUICK, "beta": 0.03, "max_metric_drop": 0.02, "epochs": 3, "second_round_epochs": 3}
-    config = CompressionConfig.parse({**options, "max_branches": max_branches, "max_epochs": max_epochs})
+def test_the_first_branch_climbs_while_the_budget_holds_and_there_is_time(digits_job, tmp_path, options, betas):
+    usual = {**QUICK, "beta": 0.03, "max_branches": 5, "max_metric_drop": 0.02, "epochs": 3, "second_round_epochs": 3}
+    config = CompressionConfig.parse(usual | options)
     seen = []
     report = compress(digits_job.model, digits_job.data, config, tmp_path, lambda progress: seen.append(progress.metrics.get("beta")))
     assert [beta for beta in dict.fromkeys(seen) if beta is not None] == pytest.approx(betas, rel=0.01)
@@ -172,23 +177,51 @@ def test_the_first_branch_does_not_climb_where_its_first_round_loses_too_much(di
     assert report.branches[0].beta == 0.03
 
 
-@pytest.mark.parametrize("where", ["control", "second branch"])
-def test_what_was_found_is_not_lost_where_later_training_diverges(digits_job, tmp_path, monkeypatch, where):
-    def diverge(*_: object) -> None:
-        raise Diverged("not finite", param="step_size", suggestion="")
+def diverging_fit(monkeypatch, diverges):
+    """Every fit whose options are such comes to no end."""
+    original = search.fit_posterior
 
-    if where == "control":
-        original = search.train_control
-        monkeypatch.setattr(search, "train_control", lambda *args: original(*args) if args[3] == 0 else diverge())
-    else:
-        monkeypatch.setattr(search, "_HOPELESS_DROP", 1.0)
-        original = search.fit_posterior
-        monkeypatch.setattr(search, "fit_posterior", lambda *args, **given: original(*args, **given) if args[6].beta > 20 else diverge())
-    others = {"beta": 0.3, "max_metric_drop": 0.1} if where == "control" else {"beta": 50, "max_metric_drop": 0.0}
-    options = {"max_branches": 2, "epochs": 4, "second_round_epochs": 4, **others}
+    def fit(*args, **given):
+        if diverges(args[6]):
+            raise Diverged("not finite", param="step_size", suggestion="")
+        return original(*args, **given)
+
+    monkeypatch.setattr(search, "fit_posterior", fit)
+
+
+def test_a_control_that_diverges_loses_nothing(digits_job, tmp_path, monkeypatch):
+    original = search.train_control
+
+    def control(*args):
+        if args[3] > 0:
+            raise Diverged("not finite", param="step_size", suggestion="")
+        return original(*args)
+
+    monkeypatch.setattr(search, "train_control", control)
+    options = {"beta": 0.3, "max_branches": 2, "max_metric_drop": 0.1, "epochs": 4, "second_round_epochs": 4}
     report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **options}), tmp_path)
-    assert {point.beta for point in report.curve} == {report.branches[0].beta}
-    assert len(report.branches) == (1 if where == "control" else 2)
+    assert report.delivered == "variational"
+    assert report.budget.met
+    assert report.curve
+
+
+def test_a_second_branch_that_diverges_leaves_the_points_of_the_first(digits_job, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "_HOPELESS_DROP", 1.0)
+    diverging_fit(monkeypatch, lambda options: options.beta < 20)
+    options = {"beta": 50, "max_branches": 2, "max_metric_drop": 0.0, "epochs": 4, "second_round_epochs": 4}
+    report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **options}), tmp_path)
+    assert [branch.beta for branch in report.branches] == pytest.approx([50, 15.8], rel=0.01)
+    assert {point.beta for point in report.curve} == {50}
+
+
+def test_a_branch_that_diverges_where_it_has_climbed_to_goes_back_down(digits_job, tmp_path, monkeypatch):
+    diverging_fit(monkeypatch, lambda options: options.beta > 0.5)
+    options = {"beta": 0.3, "max_branches": 2, "max_metric_drop": 0.1, "epochs": 4, "second_round_epochs": 4, "step_size": 0.02}
+    report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**QUICK, **options}), tmp_path)
+    assert report.delivered == "variational"
+    assert report.budget.met
+    assert [branch.beta for branch in report.branches] == pytest.approx([1.0, 0.316], rel=0.01)
+    assert {point.beta for point in report.curve} == {report.branches[1].beta}
 
 
 @pytest.mark.parametrize("ratio", [1.3, 1.6, 2.0])
