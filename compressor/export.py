@@ -54,7 +54,7 @@ def select(
             "The curve is that of another model.", param=CURVE, suggestion="Give the very file that the run was given, byte for byte."
         )
     model = admit(model_path, _with_options_of(curve, config))
-    tensors = points.read_point(curve_path, curve, number, model.module.state())
+    tensors = points.read_point(curve_path, curve, number, model.module.state()).tensors
     Network(model.module).load(tensors)
 
     tracker.enter("write")
