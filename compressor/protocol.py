@@ -19,7 +19,9 @@ from compressor.config import CompressionConfig
 from compressor.errors import Problem
 
 Kind = Literal["compress", "inspect", "select"]
-Phase = Literal["validate", "load", "evaluate", "probe", "fit", "sweep", "fine_tune", "control", "write", "verify", "test", "estimate"]
+Phase = Literal[
+    "validate", "load", "evaluate", "probe", "fit", "sweep", "fine_tune", "control", "quantise", "write", "verify", "test", "estimate"
+]
 
 CURVE = "curve.safetensors"
 INSPECTION = "inspection.json"

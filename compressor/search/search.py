@@ -27,7 +27,7 @@ from compressor.selection.beta import LADDER_STEP, Branch, first_beta, higher_be
 from compressor.selection.curve import Candidate, choose, nearest, threshold_of_count
 from compressor.training.checkpoint import CheckpointFile
 from compressor.training.fit import FitOptions, fine_tune, fit_posterior, posterior_optimizer
-from compressor.training.objective import Objective, Teacher
+from compressor.training.objective import Objective
 from compressor.training.rows import num_batches
 from compressor.training.schedule import Schedule
 from compressor.training.seeds import derive_seed
@@ -83,6 +83,7 @@ class Search:
         model: the uploaded model, on the device of the run.
         baseline: its rows, its metric and the budget.
         config, schedule: the options, and the sizes resolved from them.
+        objective: what is trained towards.
         tracker: told of the work done.
         checkpoint: read at the start, written now and then.
     """
@@ -93,11 +94,10 @@ class Search:
         baseline: Baseline,
         config: CompressionConfig,
         schedule: Schedule,
+        objective: Objective,
         tracker: ProgressTracker,
         checkpoint: CheckpointFile,
     ) -> None:
-        teacher = Teacher(model.module, baseline.train, schedule.batch_size) if config.distillation_weight > 0 else None
-        objective = Objective(baseline.readout, teacher, config.distillation_weight, config.distillation_temperature)
         self._setting = Setting(model, baseline, config, schedule, objective, tracker)
         self._whole = model.module
         self._checkpoint = checkpoint

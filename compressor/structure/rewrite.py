@@ -1,11 +1,11 @@
 """A graph made smaller: tensors cut, and sizes that nodes hold set anew."""
 
 from collections.abc import Mapping
-from itertools import count
 
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from compressor.graph.names import FreshNames
 from compressor.graph.reader import ONNX_DOMAINS
 from compressor.graph.tensors import constant_array, numpy_dtype
 from compressor.graph.write import drop_leftovers
@@ -25,7 +25,7 @@ def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, A
     read = _names_read(model)
     _write(model, arrays)
     made_by = {name: node for node in model.graph.node for name in node.output}
-    fresh = _FreshNames(model)
+    fresh = FreshNames(model)
     inserted: dict[str, list[NodeProto]] = {}  # before the node with this output
     for step in trace.steps:
         output = step.node.outputs[0]
@@ -49,19 +49,6 @@ def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, A
     _insert(model, inserted)
     drop_leftovers(model)
     _drop_constants(model, read - _names_read(model))
-
-
-class _FreshNames:
-    """Names that nothing in a model has."""
-
-    def __init__(self, model: ModelProto) -> None:
-        self._taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
-        self._taken.update(entry.name for entry in (*model.graph.input, *model.graph.output, *model.graph.initializer))
-
-    def like(self, name: str) -> str:
-        free = next(tried for tried in (f"{name}{suffix or ''}" for suffix in count()) if tried not in self._taken)
-        self._taken.add(free)
-        return free
 
 
 def _write(model: ModelProto, arrays: Mapping[str, Array]) -> None:
