@@ -127,8 +127,8 @@ class Bytes(_Part):
     dense_gzip: int
     dense_zstd: int = Field(description="at level 19")
     entropy_bound: int = Field(
-        description="fewest bytes that the delivered values, in their own types, and their positions take where none tells of another: Shannon's "
-        "bound, by the density of each tensor"
+        description="fewest bytes that the delivered values, in their own types, and their positions take where no position tells anything "
+        "of another: Shannon's bound by the density of each tensor"
     )
     artifacts: dict[str, int]
     size_ratio: float = Field(description="bytes of the uploaded file / bytes of model.onnx")
