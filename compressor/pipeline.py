@@ -77,7 +77,7 @@ def compress(
             delivered = quantise(delivered, model.module.output.name, outcome, baseline, config, objective, tracker)
 
     tracker.enter("write")
-    names = write_artifacts(out_dir, model, config, baseline, outcome, delivered, parts)
+    names, warnings = write_artifacts(out_dir, model, config, baseline, outcome, delivered, parts)
 
     tracker.enter("verify")
     checked = verify(out_dir, model, config, baseline, delivered, names, parts)
@@ -85,7 +85,7 @@ def compress(
     tracker.enter("test")
     measured = measure(out_dir, model, outcome, delivered, checked, parts, baseline)
     seconds = store.seconds_before + time.monotonic() - started
-    return make_report(out_dir, model, data, config, baseline, parts, outcome, measured, device, seconds)
+    return make_report(out_dir, model, data, config, baseline, parts, outcome, measured, warnings, device, seconds)
 
 
 def _fingerprint(model_path: Path, data: DataReference, config: CompressionConfig, schedule: Schedule) -> str:

@@ -65,6 +65,7 @@ def make_report(
     parts: Parts,
     outcome: Outcome,
     measured: Measured,
+    warnings: Sequence[str],
     device: torch.device,
     seconds: float,
 ) -> Report:
@@ -82,11 +83,10 @@ def make_report(
         met=budget.met,
     )
     unlabelled = _unlabelled(parts)
-    warnings = list(parts.warnings) + _warnings(budget, measured, unlabelled)
     report = Report(
         verdict=_verdict(weights, measured, budget, redundancy, outcome.delivered, bool(parts.carved)),
         delivered=outcome.delivered,
-        warnings=warnings,
+        warnings=[*parts.warnings, *warnings, *_warnings(budget, measured, unlabelled)],
         metric=measured.test.metric,
         difference=measured.test.difference,
         calibration=measured.test.calibration,

@@ -13,8 +13,8 @@ from compressor.artifacts import points
 from compressor.config import CompressionConfig
 from compressor.data.dataset import Parts
 from compressor.data.split import read_split, write_split
-from compressor.delivery.files import Delivered, file_sha256, verify_files, write_model
-from compressor.errors import ArtifactMismatch
+from compressor.delivery.files import PACKED, Delivered, file_sha256, verify_files, write_model
+from compressor.errors import ArtifactMismatch, CannotPack
 from compressor.graph.write import float_tensors
 from compressor.intake import Baseline, to_arrays
 from compressor.protocol import CURVE
@@ -33,14 +33,23 @@ def write_artifacts(
     outcome: Outcome,
     delivered: Delivered,
     parts: Parts,
-) -> tuple[str, ...]:
-    """The delivered model in all forms, curve.safetensors of all points, and split.npz. Returns: the names of the model's files."""
-    names = write_model(out_dir, delivered, config)
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The delivered model in all forms, curve.safetensors of all points, and split.npz. A form that cannot be had does not end the run.
+
+    Returns: the names of the model's files, and why one is missing.
+    """
+    warnings: tuple[str, ...] = ()
+    try:
+        names = write_model(out_dir, delivered, config)
+    except CannotPack as error:
+        warnings = (f"There is no {PACKED}: {error.detail} {error.suggestion}",)
+        others = tuple(form for form in config.formats if form != "packed")
+        names = write_model(out_dir, delivered, config.model_copy(update={"formats": others}))
     write_split(out_dir / SPLIT, _split_of(parts))
     curve = _curve(upload, config, baseline, outcome)
     points.write(out_dir / CURVE, curve, outcome.points)
     points.verify_points(out_dir / CURVE, curve, outcome.points, outcome.tensors)
-    return names
+    return names, warnings
 
 
 def verify(
