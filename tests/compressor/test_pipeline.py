@@ -40,9 +40,7 @@ def test_the_report_says_what_a_stranger_measures_with_onnxruntime_alone(deliver
 def test_bytes_and_nonzeros_are_those_of_the_files(delivered, digits_job):
     out, report, _ = delivered
     assert report.bytes.dense == digits_job.model.stat().st_size
-    assert report.bytes.artifacts == {
-        path.name: path.stat().st_size for path in out.iterdir() if path.name != "report.json"
-    }
+    assert report.bytes.artifacts == {path.name: path.stat().st_size for path in out.iterdir() if path.name != "report.json"}
     graph = onnx.load(out / "model.onnx").graph
     sparse = {node.output[0]: node.attribute[0].sparse_tensor for node in graph.node if node.op_type == "Constant"}
     counts = {name: len(tensor.indices.int64_data) for name, tensor in sparse.items() if len(tensor.dims) >= 2}
