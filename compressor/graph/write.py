@@ -91,8 +91,8 @@ def drop_leftovers(model: ModelProto) -> None:
 def drop_notes(model: ModelProto) -> None:
     """Takes out of `model` what its exporter noted for the developer: stack traces, names of classes, shapes in between.
 
-    PyTorch's notes take several kilobytes, paths on the exporting machine among them. Names stay, and so does what is noted of the model as
-    a whole, where people keep the names of their classes.
+    PyTorch's notes take several kilobytes, paths on the exporting machine among them. Names stay, and so does what is said of tensors and of
+    the model as a whole, where people keep the names of their classes.
     """
     graph = model.graph
     graph.ClearField("value_info")
@@ -101,11 +101,13 @@ def drop_notes(model: ModelProto) -> None:
         kept = [note for note in noted.metadata_props if not note.key.startswith(_EXPORTERS_NOTES)]
         noted.ClearField("metadata_props")
         noted.metadata_props.extend(kept)
-    for noted in (*graph.node, *values):
-        noted.ClearField("doc_string")
     for node in graph.node:
+        node.ClearField("doc_string")
         for attribute in node.attribute:
             attribute.ClearField("doc_string")
+    for value in values:
+        if not value.doc_string:  # PyTorch writes empty ones
+            value.ClearField("doc_string")
 
 
 def _is_constant(node: NodeProto) -> bool:
