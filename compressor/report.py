@@ -159,7 +159,7 @@ class LoadCost(_Part):
     peak_bytes: int = Field(description="resident memory at its highest, beyond what the process had before")
 
 
-class ModelFile(_Part):
+class DeliveredFile(_Part):
     """One form of the delivered model, and what it is good for."""
 
     name: str
@@ -316,7 +316,7 @@ class Report(_Part):
     weights: Weights
     parameters: Parameters
     bytes: Bytes
-    files: list[ModelFile]
+    files: list[DeliveredFile]
     upload_load: LoadCost | None = Field(description="what the uploaded file takes to load")
     latency: Latency
     quantisation: Quantisation | None = Field(description="null where no file of quantised values was asked for")

@@ -19,7 +19,7 @@ from compressor.delivery.files import BP, DENSE, MODEL, PACKED, WEIGHTS, Arrays,
 from compressor.delivery.writing import SPLIT
 from compressor.intake import Baseline, to_arrays
 from compressor.protocol import CURVE
-from compressor.report import Bytes, Latency, LoadCost, ModelFile, Quantisation
+from compressor.report import Bytes, Latency, LoadCost, DeliveredFile, Quantisation
 from compressor.scoring import TestScores, score_test
 from compressor.search import Outcome
 
@@ -47,7 +47,7 @@ class Measured:
     test: TestScores
     latency: Latency
     bytes: Bytes
-    files: list[ModelFile]
+    files: list[DeliveredFile]
     upload_load: LoadCost | None
     quantisation: Quantisation | None
 
@@ -116,12 +116,12 @@ def _entropy_bound(array: npt.NDArray[Any]) -> int:
 
 def _measure_file(
     path: Path, upload: AdmittedModel, sizes: Bytes, runtimes: tuple[str, ...], sample: Sequence[npt.NDArray[Any]]
-) -> ModelFile:
+) -> DeliveredFile:
     size = sizes.artifacts[path.name]
     runs = path.name in (MODEL, DENSE, PACKED)
     dense, output = upload.inference.SerializeToString(), upload.module.output.name
     counts = dict.fromkeys((1, len(sample[0]))) if runs and upload.module.static_batch is None else {1: None} if runs else {}
-    return ModelFile(
+    return DeliveredFile(
         name=path.name,
         bytes=size,
         size_ratio=sizes.dense / size,
