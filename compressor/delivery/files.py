@@ -171,7 +171,7 @@ def _read_form(path: Path, delivered: Delivered, config: CompressionConfig) -> _
                     return _Form(float_tensors(quantised.model), found, path.read_bytes(), unpacked, tolerance, True)
                 # A tensor without zeros, or beyond float16, is as it was.
                 halves = {name: _to_half(array) for name, array in arrays.items()}
-                expected = {name: halves[name] if np.array_equal(found.get(name), halves[name]) else arrays[name] for name in arrays}
+                expected = {name: halves[name] if np.array_equal(found.get(name, []), halves[name]) else arrays[name] for name in arrays}
                 return _Form(expected, found, path.read_bytes(), unpacked, HALF_TOLERANCE)
             case _:
                 data = bp.unpack(path)

@@ -19,7 +19,7 @@ from compressor.delivery.files import BP, DENSE, MODEL, PACKED, WEIGHTS, Arrays,
 from compressor.delivery.writing import SPLIT
 from compressor.intake import Baseline, to_arrays
 from compressor.protocol import CURVE
-from compressor.report import Bytes, Latency, LoadCost, DeliveredFile, Quantisation
+from compressor.report import Bytes, DeliveredFile, Latency, LoadCost, Quantisation
 from compressor.scoring import TestScores, score_test
 from compressor.search import Outcome
 

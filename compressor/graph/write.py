@@ -91,8 +91,8 @@ def drop_leftovers(model: ModelProto) -> None:
 def drop_notes(model: ModelProto) -> None:
     """Takes out of `model` what its exporter noted for the developer: stack traces, names of classes, shapes in between.
 
-    PyTorch's notes take several kilobytes, paths on the exporting machine among them. Names stay, and so does what is said of tensors and of
-    the model as a whole, where people keep the names of their classes.
+    PyTorch's notes take several kilobytes, paths on the exporting machine among them. Names stay, and so does what is said of tensors and
+    of the model as a whole, where people keep the names of their classes.
     """
     graph = model.graph
     graph.ClearField("value_info")
