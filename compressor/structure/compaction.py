@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, TensorShapeProto
 
 from compressor.graph.reader import read_graph
 from compressor.graph.write import float_tensors
 from compressor.structure.dead import Mask, settle
 from compressor.structure.rewrite import rewrite
-from compressor.structure.trace import Shape, trace_units
+from compressor.structure.scope import Shape
+from compressor.structure.trace import trace_units
 from compressor.structure.units import Array, Trace
 
 Kept = tuple[npt.NDArray[np.intp] | None, ...]
@@ -104,10 +105,11 @@ def _shapes(model: ModelProto) -> dict[str, Shape]:
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return {}
     known = [info for info in (*inferred.input, *inferred.value_info, *inferred.output) if info.type.tensor_type.HasField("shape")]
-    return {
-        info.name: tuple(size.dim_value if size.HasField("dim_value") else None for size in info.type.tensor_type.shape.dim)
-        for info in known
-    }
+    return {info.name: tuple(map(_size, info.type.tensor_type.shape.dim)) for info in known}
+
+
+def _size(dim: TensorShapeProto.Dimension) -> int | str | None:
+    return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
 
 
 def _kept(trace: Trace, stays: Mask, arrays: Mapping[str, Array]) -> dict[str, Kept]:

@@ -10,7 +10,7 @@ from compressor.graph.reader import ONNX_DOMAINS
 from compressor.graph.tensors import constant_array, numpy_dtype
 from compressor.graph.write import drop_leftovers
 from compressor.structure.dead import Mask
-from compressor.structure.units import Array, Depthwise, Linear, Move, Trace
+from compressor.structure.units import Array, Depthwise, Linear, Target, Trace, View
 
 
 def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, Array]) -> None:
@@ -29,14 +29,17 @@ def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, A
     inserted: dict[str, list[NodeProto]] = {}  # before the node with this output
     for step in trace.steps:
         output = step.node.outputs[0]
-        node, kept = made_by[output], stays[trace.layouts[output].units]
+        node = made_by[output]
         match step:
             case Depthwise():
-                next(attribute for attribute in node.attribute if attribute.name == "group").i = int(kept.sum())
-            case Move(target=(sizes, axis)) if not kept.all():
-                shape = fresh.like(f"{output}_shape")
-                inserted[output] = [_constant(shape, [*sizes[:axis], int(kept.sum()), *sizes[axis + 1 :]])]
-                node.input[1] = shape
+                _set(node, "group", int(stays[trace.layouts[output].units].sum()))
+            case View(target=Target() as target) if not _all_stay(target, trace.layouts[output].units, stays):
+                sizes = _resized(target, int(stays[trace.layouts[output].units].sum()))
+                name = fresh.like(f"{output}_shape")
+                inserted[output] = [_constant(name, sizes)]
+                node.input[target.slot] = name
+                if 0 in sizes:
+                    _set(node, "allowzero", None)
             case Linear(units=features) if output in trace.features and features is not None and not stays[features].all():
                 indices, gathered = fresh.like(f"{output}_features"), fresh.like(f"{output}_input")
                 inserted[output] = [
@@ -49,6 +52,23 @@ def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, A
     _insert(model, inserted)
     drop_leftovers(model)
     _drop_constants(model, read - _names_read(model))
+
+
+def _all_stay(target: Target, units: Array, stays: Mask) -> bool:
+    return bool(all(stays[some].all() for some in (units, *target.counted)))
+
+
+def _resized(target: Target, kept: int) -> list[int]:
+    if target.repeats:
+        return list(target.sizes)
+    return [*target.sizes[: target.axis], kept, *target.sizes[target.axis + 1 :]]
+
+
+def _set(node: NodeProto, name: str, number: int | list[int] | None) -> None:
+    """Gives an attribute another value; None takes it away."""
+    others = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*others, *([] if number is None else [helper.make_attribute(name, number)])])
 
 
 class _FreshNames:

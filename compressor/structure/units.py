@@ -1,13 +1,15 @@
-"""Units (neurons, filters, features), by number: where they lie in values and tensors, and what each node does with them."""
+"""Units (neurons, filters, features, heads), by number: where they lie in values and tensors, and what each node does with them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compressor.graph.node import Node
+from compressor.structure.sizes import Atom
 
 Array = npt.NDArray[Any]
 Units = npt.NDArray[np.intp]
@@ -15,11 +17,15 @@ Units = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Layout:
-    """The units of a value of `rank` dimensions: units[i] is the number of the one at position i of `axis`."""
+    """The units of a value of `rank` dimensions: units[i] is the number of the one at position i of `axis`.
+
+    `repeats`: they come over and over again, nobody knows how often: position i has units[i % len(units)].
+    """
 
     rank: int
     axis: int
     units: Units
+    repeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,20 @@ class Offset:
 
     place: Stored
     factor: float
+
+
+@dataclass(frozen=True)
+class Target:
+    """The sizes that a node is given in `slot`. They change with the units on `axis`, and those of `counted`, of which they count some.
+
+    `repeats`: the size of `axis` follows from the others.
+    """
+
+    slot: int
+    sizes: tuple[int, ...]
+    axis: int
+    repeats: bool = False
+    counted: tuple[Units, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,24 +107,49 @@ class Pointwise:
     operands: tuple[Stored | None, ...]  # by slot; None for a value, and for what is absent
 
 
+class Keeps(Enum):
+    """Which constants a node hands on."""
+
+    ALL = "every number"
+    ZERO = "0, since other numbers may be mixed in"
+    NOTHING = "none that are known"
+
+
 @dataclass(frozen=True)
 class Move:
     """Position i of the output holds what position source[i] of the inputs, one after the other, holds.
 
     Attributes:
+        output: the one of the node's that this is about.
         sizes: positions of each input.
-        blurs: other numbers may be mixed in, so that only 0 stays what it is.
-        target: of a Reshape: the shape that it gives, and the axis of it that the units lie on.
     """
 
     node: Node
+    output: str
     sizes: tuple[int, ...]
     source: Units
-    blurs: bool = False
-    target: tuple[tuple[int, ...], int] | None = None
+    keeps: Keeps = Keeps.ALL
 
 
-Step = Linear | Depthwise | Pointwise | Move
+@dataclass(frozen=True)
+class Turn:
+    """The same numbers, with the axes in another order."""
+
+    node: Node
+    perm: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """The same numbers in the same order under another shape, of `rank` dimensions."""
+
+    node: Node
+    atoms: tuple[Atom, ...]
+    rank: int
+    target: Target | None
+
+
+Step = Linear | Depthwise | Pointwise | Move | Turn | View
 
 
 @dataclass(frozen=True)
