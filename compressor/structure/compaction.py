@@ -12,11 +12,11 @@ from onnx import ModelProto, TensorShapeProto
 
 from compressor.graph.reader import read_graph
 from compressor.graph.write import float_tensors
-from compressor.structure.dead import Mask, settle
+from compressor.structure.dead import settle
 from compressor.structure.rewrite import rewrite
 from compressor.structure.scope import Shape
 from compressor.structure.trace import trace_units
-from compressor.structure.units import Array, Trace
+from compressor.structure.units import Array, Mask, Trace
 
 Kept = tuple[npt.NDArray[np.intp] | None, ...]
 TensorT = TypeVar("TensorT", Array, torch.Tensor)

@@ -1,11 +1,29 @@
 """Constants folded forward: what every value holds whatever comes in, and where it is taken up."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from compressor.graph.ops import OPERATORS
-from compressor.structure.numbers import Numbers, alike, along, nothing_known, spread, viewed
-from compressor.structure.units import Array, Depthwise, Keeps, Layout, Linear, Move, Pointwise, Stored, Trace, Turn, View
+from compressor.structure.grouped import fold_grouped, made_by_groups
+from compressor.structure.numbers import Numbers, added, alike, along, bias_numbers, nothing_known, spread, viewed
+from compressor.structure.units import (
+    Array,
+    Depthwise,
+    Grouped,
+    Join,
+    Keeps,
+    Layout,
+    Linear,
+    Move,
+    Pick,
+    Pointwise,
+    Sections,
+    Trace,
+    Turn,
+    View,
+)
 
 
 def fold(trace: Trace, arrays: dict[str, Array]) -> bool:
@@ -28,14 +46,25 @@ def fold(trace: Trace, arrays: dict[str, Array]) -> bool:
             case Depthwise():
                 line = along(known[read], trace.layouts[read])
                 known[output] = spread(_filtered(step, line, arrays), trace.layouts[output])
+            case Grouped():
+                line = along(known[read], trace.layouts[read]) if read in known else None
+                changed |= fold_grouped(step, line, arrays)
+                known[output] = spread(made_by_groups(step, arrays), trace.layouts[output])
             case Pointwise():
                 known[output] = _computed(step, known, arrays)
             case Move():
-                known[step.output] = spread(_moved(step, known, trace), trace.layouts[step.output])
+                known[output] = spread(_moved(step, known, trace), trace.layouts[output])
             case Turn():
                 known[output] = known[read].transpose(step.perm)
             case View():
                 known[output] = viewed(known[read], step.atoms, step.rank, trace.layouts[output])
+            case Pick():
+                known[step.output] = _picked(step, known[read])
+            case Sections():
+                line = along(known[read], trace.layouts[read])
+                known |= {name: spread(line[slice(*part)], trace.layouts[name]) for name, part in step.bounds.items()}
+            case Join():
+                known[output] = _joined([known[name] for name in step.node.inputs], trace.layouts[output])
     return changed
 
 
@@ -58,16 +87,6 @@ def _fold_into(step: Linear, read: Numbers | None, arrays: dict[str, Array]) -> 
     return True
 
 
-def added(place: Array, numbers: Numbers) -> bool:
-    """Whether the sums are finite in the type of `place`, which then holds them."""
-    with np.errstate(over="ignore"):
-        sums = (place.ravel() + numbers).astype(place.dtype)
-    if not np.isfinite(sums.astype(np.float64)).all():
-        return False
-    place[...] = sums.reshape(place.shape)
-    return True
-
-
 def _made(step: Linear, arrays: dict[str, Array]) -> Numbers:
     """What a weight gives where all that it multiplies by is 0."""
     weight = np.swapaxes(inward_first(step, arrays), 0, 1)
@@ -84,6 +103,8 @@ def _filtered(step: Depthwise, read: Numbers, arrays: dict[str, Array]) -> Numbe
 def _computed(step: Pointwise, known: dict[str, Numbers], arrays: dict[str, Array]) -> Numbers:
     """By the operator itself, on the constants; a product is 0 where one factor is, whatever the other."""
     node, layout = step.node, step.layout
+    if node.op_type == "Where":
+        return nothing_known(layout.rank)
     by_channel = node.op_type == "BatchNormalization"
     values = [known[name] for name in node.inputs if name in known]
     varied = {layout.axis, *(axis for value in values for axis, size in enumerate(value.shape) if size > 1)}
@@ -132,8 +153,19 @@ def _moved(step: Move, known: dict[str, Numbers], trace: Trace) -> Numbers:
             return np.full(made.shape, np.nan)
 
 
-def bias_numbers(bias: Stored | None, layout: Layout, arrays: dict[str, Array]) -> Numbers:
-    return np.zeros(len(layout.units)) if bias is None else along(bias.of(arrays).astype(np.float64), layout)
+def _picked(step: Pick, read: Numbers) -> Numbers:
+    for each in sorted(step.picked, key=lambda each: -each.axis):
+        if each.indices is None or read.shape[each.axis] == 1:
+            read = alike(read, [each.axis])
+            read = read.reshape((*read.shape[: each.axis], *(1,) * each.num_dims, *read.shape[each.axis + 1 :]))
+        else:
+            read = read.take(each.indices, each.axis)
+    return read
+
+
+def _joined(parts: Sequence[Numbers], layout: Layout) -> Numbers:
+    lines = np.stack([along(part, layout) for part in parts])
+    return spread(np.where((lines == lines[0]).all(0), lines[0], np.nan), layout)
 
 
 def inward_first(step: Linear, arrays: dict[str, Array]) -> Array:

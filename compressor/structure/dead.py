@@ -1,12 +1,10 @@
 """Constants folded forward and zeros drawn backward, in the arrays, until nothing changes."""
 
 import numpy as np
-import numpy.typing as npt
 
 from compressor.structure.constants import fold, inward_first, rows
-from compressor.structure.units import Array, Linear, Trace
-
-Mask = npt.NDArray[np.bool_]
+from compressor.structure.grouped import keep_in_step, read_by_groups, zero_places
+from compressor.structure.units import Array, Grouped, Linear, Mask, Trace
 
 
 def settle(trace: Trace, arrays: dict[str, Array]) -> Mask:
@@ -22,12 +20,7 @@ def settle(trace: Trace, arrays: dict[str, Array]) -> Mask:
     while True:
         changed = fold(trace, arrays)
         live = _live(trace, arrays)
-        for cut in trace.cuts:
-            part = np.moveaxis(arrays[cut.tensor], cut.axis, 0)
-            dead = ~live[trace.group[cut.units]]
-            if part[dead].any():
-                part[dead] = 0
-                changed = True
+        changed |= _zero(trace, live[trace.group], arrays)
         if not changed:
             return _closed(trace, live)[trace.group]
 
@@ -38,14 +31,38 @@ def _live(trace: Trace, arrays: dict[str, Array]) -> Mask:
     for step in trace.steps:
         if isinstance(step, Linear) and step.units is not None:
             live[trace.group[step.units[rows(inward_first(step, arrays))]]] = True
+        elif isinstance(step, Grouped):
+            read, places = read_by_groups(step, arrays)
+            live[trace.group[step.shared[places]]] = True
+            if step.read is not None:
+                live[trace.group[step.read[read]]] = True
     return live
 
 
+def _zero(trace: Trace, live: Mask, arrays: dict[str, Array]) -> bool:
+    """Zeroes all tensors for dead units; `live` is by unit. Returns: whether there was anything."""
+    changed = False
+    for cut in trace.cuts:
+        part = np.moveaxis(arrays[cut.tensor], cut.axis, 0)
+        dead = ~live[cut.units]
+        if part[dead].any():
+            part[dead] = 0
+            changed = True
+    for step in trace.steps:
+        if isinstance(step, Grouped):
+            changed |= zero_places(step, live, arrays)
+    return changed
+
+
 def _closed(trace: Trace, live: Mask) -> Mask:
-    """The groups of units that stay: the live ones, and some more, since no size may become 0."""
-    stays = live.copy()
-    for units in (*(layout.units for layout in trace.layouts.values()), *trace.features.values()):
-        groups = trace.group[units]
-        if not stays[groups].any():
-            stays[groups[0]] = True
+    """The groups of units that stay: the live ones, and some more, since no size may become 0, and groups of channels must be alike."""
+    stays, before = live.copy(), -1
+    while before != (before := int(stays.sum())):
+        for units in (*(layout.units for layout in trace.layouts.values()), *trace.features.values()):
+            groups = trace.group[units]
+            if not stays[groups].any():
+                stays[groups[0]] = True
+        for step in trace.steps:
+            if isinstance(step, Grouped):
+                keep_in_step(step, trace.group, stays)
     return stays

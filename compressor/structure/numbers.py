@@ -4,13 +4,13 @@ The axis of the units has an element for each of them. NaN where the number is n
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from compressor.structure.sizes import Atom
-from compressor.structure.units import Layout
+from compressor.structure.units import Array, Layout, Stored
 
 Numbers = npt.NDArray[np.float64]
 
@@ -72,3 +72,17 @@ def _last(factors: Sequence[int], own: Sequence[int], size: int) -> Sequence[int
     """The last ones of `own` whose factors have this product."""
     starts = range(len(own), -1, -1)
     return next((own[start:] for start in starts if math.prod(factors[index] for index in own[start:]) == size), None)
+
+
+def bias_numbers(bias: Stored | None, layout: Layout, arrays: Mapping[str, Array]) -> Numbers:
+    return np.zeros(len(layout.units)) if bias is None else along(bias.of(arrays).astype(np.float64), layout)
+
+
+def added(place: Array, numbers: Numbers) -> bool:
+    """Whether the sums are finite in the type of `place`, which then holds them."""
+    with np.errstate(over="ignore"):
+        sums = (place.ravel() + numbers).astype(place.dtype)
+    if not np.isfinite(sums.astype(np.float64)).all():
+        return False
+    place[...] = sums.reshape(place.shape)
+    return True

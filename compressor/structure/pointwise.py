@@ -1,6 +1,6 @@
 """What treats the positions of an axis one by one: arithmetic, activations, normalisation by stored statistics, pooling, reductions."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
 import numpy as np
 
@@ -45,11 +45,10 @@ def _power(scope: Scope, node: Node) -> Found:
 
 def _pointwise(scope: Scope, node: Node) -> Found:
     values = [scope.layouts[name] for name in node.inputs if name in scope.layouts]
-    if not values or (len(values) > 1 and node.op_type not in _BINARY):
+    if not values or (len(values) > 1 and node.op_type not in (*_BINARY, "Where")):
         raise Unproven
     layout = values[0]
-    kind = (layout.rank, layout.axis, len(layout.units), layout.repeats)
-    if any((other.rank, other.axis, len(other.units), other.repeats) != kind for other in values):
+    if not all(same_kind(layout, other) for other in values):
         raise Unproven
     for name in node.inputs:
         if name and name not in scope.layouts and name not in scope.stored:
@@ -61,6 +60,12 @@ def _pointwise(scope: Scope, node: Node) -> Found:
     return Found(
         (Pointwise(node, layout, operands),), {node.outputs[0]: layout}, cuts, ties, {} if sizes is None else {node.outputs[0]: sizes}
     )
+
+
+def same_kind(layout: Layout, other: Layout) -> bool:
+    """Whether units lie in the same places."""
+    kinds = [(each.rank, each.axis, len(each.units), each.repeats) for each in (layout, other)]
+    return kinds[0] == kinds[1]
 
 
 def _check_same_for_all_units(scope: Scope, name: str, layout: Layout) -> None:
@@ -125,10 +130,10 @@ def _reduction(scope: Scope, node: Node) -> Found:
     return moved(node, layout, Keeps.ZERO if node.op_type == "ReduceSum" else Keeps.ALL)
 
 
-def moved(node: Node, layout: Layout, keeps: Keeps = Keeps.ALL) -> Found:
+def moved(node: Node, layout: Layout, keeps: Keeps = Keeps.ALL, sizes: Mapping[str, Sizes] | None = None) -> Found:
     """The same units at the same positions of the axis, which may be another one."""
-    step = Move(node, node.outputs[0], (len(layout.units),), np.arange(len(layout.units)), keeps)
-    return Found((step,), {node.outputs[0]: layout})
+    step = Move(node, (len(layout.units),), np.arange(len(layout.units)), keeps)
+    return Found((step,), {node.outputs[0]: layout}, sizes=sizes or {})
 
 
 HANDLERS: dict[str, Handler] = {
@@ -139,5 +144,6 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(_REDUCTIONS, _reduction),
     "Div": _divided,
     "Pow": _power,
+    "Where": _pointwise,
     "BatchNormalization": _batch_normalization,
 }

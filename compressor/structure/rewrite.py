@@ -9,8 +9,8 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, num
 from compressor.graph.reader import ONNX_DOMAINS
 from compressor.graph.tensors import constant_array, numpy_dtype
 from compressor.graph.write import drop_leftovers
-from compressor.structure.dead import Mask
-from compressor.structure.units import Array, Depthwise, Linear, Target, Trace, View
+from compressor.structure.grouped import num_groups
+from compressor.structure.units import Array, Depthwise, Grouped, Linear, Mask, Sections, Target, Trace, View
 
 
 def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, Array]) -> None:
@@ -33,6 +33,8 @@ def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, A
         match step:
             case Depthwise():
                 _set(node, "group", int(stays[trace.layouts[output].units].sum()))
+            case Grouped():
+                _set(node, "group", num_groups(step, stays))
             case View(target=Target() as target) if not _all_stay(target, trace.layouts[output].units, stays):
                 sizes = _resized(target, int(stays[trace.layouts[output].units].sum()))
                 name = fresh.like(f"{output}_shape")
@@ -40,6 +42,8 @@ def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, A
                 node.input[target.slot] = name
                 if 0 in sizes:
                     _set(node, "allowzero", None)
+            case Sections() if not stays[trace.layouts[step.node.inputs[0]].units].all():
+                inserted[output] = _cut_sections(node, step, trace, stays, fresh)
             case Linear(units=features) if output in trace.features and features is not None and not stays[features].all():
                 indices, gathered = fresh.like(f"{output}_features"), fresh.like(f"{output}_input")
                 inserted[output] = [
@@ -62,6 +66,24 @@ def _resized(target: Target, kept: int) -> list[int]:
     if target.repeats:
         return list(target.sizes)
     return [*target.sizes[: target.axis], kept, *target.sizes[target.axis + 1 :]]
+
+
+def _cut_sections(node: NodeProto, step: Sections, trace: Trace, stays: Mask, fresh: "_FreshNames") -> list[NodeProto]:
+    """Gives Split its lengths, and Slice its bounds. Returns: the constants to stand before it."""
+    layout = trace.layouts[step.node.inputs[0]]
+    counts = [int(stays[layout.units[:position]].sum()) for part in step.bounds.values() for position in part]
+    starts, stops = counts[::2], counts[1::2]
+    if node.op_type == "Slice":
+        numbers = {1: starts, 2: stops, 3: [layout.axis], 4: [1]}
+    else:
+        numbers = {1: [stop - start for start, stop in zip(starts, stops, strict=True)]}
+        _set(node, "num_outputs", None)
+        if any(attribute.name == "split" for attribute in node.attribute):
+            _set(node, "split", numbers.pop(1))
+    names = {slot: fresh.like(f"{step.node.outputs[0]}_part") for slot in numbers}
+    del node.input[1:]
+    node.input.extend(names.values())
+    return [_constant(name, numbers[slot]) for slot, name in names.items()]
 
 
 def _set(node: NodeProto, name: str, number: int | list[int] | None) -> None:

@@ -65,6 +65,7 @@ class Scope:
         self.counts: dict[str, Counts] = {}
         self.features: dict[str, Units] = {}
         self.pinned: list[Units] = []
+        self.distributions: set[str] = set()  # values that sum up to 1 along the last axis
         self.num_units = 0
         self._floats, self._shapes = floats, shapes
         self._reads: Counter[str] = Counter()

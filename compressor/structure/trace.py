@@ -12,11 +12,29 @@ from scipy.sparse.csgraph import connected_components
 
 from compressor.graph.node import Node
 from compressor.graph.reader import ONNX_DOMAINS, Graph
-from compressor.structure import pointwise, views, weights
+from compressor.structure import across, pointwise, views, weights
+from compressor.structure.grouped import grouped
 from compressor.structure.scope import Found, Handler, Scope, Shape, Unproven
 from compressor.structure.units import Array, Cut, Step, Trace, Units
 
-_HANDLERS: dict[str, Handler] = {"MatMul": weights.matmul, **weights.HANDLERS, **pointwise.HANDLERS, **views.HANDLERS}
+
+def _convolution(scope: Scope, node: Node) -> Found:
+    if node.int("group", 1) == 1:
+        return weights.convolution(scope, node)
+    if node.op_type == "Conv" and scope.own(node, 1)[0].shape[:2] == (node.int("group", 1), 1):
+        return weights.depthwise(scope, node)
+    return grouped(scope, node)
+
+
+_HANDLERS: dict[str, Handler] = {
+    "Gemm": weights.gemm,
+    "MatMul": weights.matmul,
+    **dict.fromkeys(("Conv", "ConvTranspose"), _convolution),
+    **pointwise.HANDLERS,
+    **views.HANDLERS,
+    **across.HANDLERS,
+}
+_WITH_MANY_OUTPUTS = frozenset({"Split"})
 
 
 def trace_units(
@@ -61,7 +79,7 @@ def _find(scope: Scope, node: Node) -> Found:
     handler = _HANDLERS.get(node.op_type) if node.domain in ONNX_DOMAINS else None
     if handler is None:
         raise Unproven
-    if any(scope.is_used(name) for name in node.outputs[1:] if name):
+    if node.op_type not in _WITH_MANY_OUTPUTS and any(scope.is_used(name) for name in node.outputs[1:] if name):
         raise Unproven
     return handler(scope, node)
 

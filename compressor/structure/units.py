@@ -13,6 +13,7 @@ from compressor.structure.sizes import Atom
 
 Array = npt.NDArray[Any]
 Units = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,31 @@ class Depthwise:
 
 
 @dataclass(frozen=True)
+class Grouped:
+    """A convolution in groups of channels that reads units and makes others.
+
+    Attributes:
+        by_first: those along the first axis of the weight; None where they are not known.
+        by_place: those along the second axis, of all groups; None where they are not known.
+        shared: new units, for the places along the second axis.
+    """
+
+    node: Node
+    weight: Stored
+    groups: int
+    transposed: bool
+    by_first: Units | None
+    by_place: Units | None
+    shared: Units
+    bias: Stored | None
+    offset: Offset | None
+
+    @property
+    def read(self) -> Units | None:
+        return self.by_first if self.transposed else self.by_place
+
+
+@dataclass(frozen=True)
 class Pointwise:
     """What is computed for each position by itself, from values of one layout and constants."""
 
@@ -117,15 +143,9 @@ class Keeps(Enum):
 
 @dataclass(frozen=True)
 class Move:
-    """Position i of the output holds what position source[i] of the inputs, one after the other, holds.
-
-    Attributes:
-        output: the one of the node's that this is about.
-        sizes: positions of each input.
-    """
+    """Position i of the output holds what position source[i] of the inputs, one after the other, holds; `sizes`: positions of each."""
 
     node: Node
-    output: str
     sizes: tuple[int, ...]
     source: Units
     keeps: Keeps = Keeps.ALL
@@ -149,7 +169,40 @@ class View:
     target: Target | None
 
 
-Step = Linear | Depthwise | Pointwise | Move | Turn | View
+@dataclass(frozen=True)
+class Picked:
+    """Elements of an axis, or nobody knows which, in place of which there are `num_dims` axes."""
+
+    axis: int
+    indices: Array | None
+    num_dims: int
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Some elements of axes on which the units do not lie; `output` is one of the node's."""
+
+    node: Node
+    output: str
+    picked: tuple[Picked, ...]
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Parts of the axis of the units, from one position to another one, by output."""
+
+    node: Node
+    bounds: Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Join:
+    """Values of the same units, one after the other along an axis on which they do not lie."""
+
+    node: Node
+
+
+Step = Linear | Depthwise | Grouped | Pointwise | Move | Turn | View | Pick | Sections | Join
 
 
 @dataclass(frozen=True)
@@ -160,5 +213,5 @@ class Trace:
     steps: Sequence[Step]
     cuts: Sequence[Cut]
     group: Units
-    pinned: npt.NDArray[np.bool_]
+    pinned: Mask
     features: Mapping[str, Units]  # input features that are gathered, by the output of the node that reads them

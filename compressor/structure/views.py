@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from compressor.graph.node import Node
+from compressor.structure.across import join
 from compressor.structure.lookahead import selected_axis
 from compressor.structure.scope import Found, Handler, Scope, Unproven, permutation
 from compressor.structure.sizes import Atom, Size, Sizes, product, regroup, solve
@@ -153,11 +154,13 @@ def _concat(scope: Scope, node: Node) -> Found:
     if not values or any(layout.repeats for layout in values):
         raise Unproven
     rank, axis = values[0].rank, values[0].axis
-    if any((other.rank, other.axis) != (rank, axis) for other in values) or node.int("axis", 0) % rank != axis:
+    if node.int("axis", 0) % rank != axis:
+        return join(scope, node)
+    if any((other.rank, other.axis) != (rank, axis) for other in values):
         raise Unproven
     parts = [scope.layouts[name].units if name in scope.layouts else _untold(scope, name, axis) for name in node.inputs]
     units = np.concatenate(parts)
-    step = Move(node, node.outputs[0], tuple(map(len, parts)), np.arange(len(units)))
+    step = Move(node, tuple(map(len, parts)), np.arange(len(units)))
     return Found((step,), {node.outputs[0]: Layout(rank, axis, units)})
 
 

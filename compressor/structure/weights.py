@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from compressor.graph.node import Node
 from compressor.graph.ops.normalization import has_live_statistics
-from compressor.structure.scope import Found, Handler, Scope, Unproven
+from compressor.structure.scope import Found, Scope, Unproven
 from compressor.structure.sizes import Size, Sizes
 from compressor.structure.units import Cut, Depthwise, Layout, Linear, Offset, Stored, Units
 
@@ -27,14 +27,21 @@ def matmul(scope: Scope, node: Node) -> Found:
 
 
 def convolution(scope: Scope, node: Node) -> Found:
-    array, _ = scope.own(node, 1)
+    """One that is not in groups."""
     transposed = node.op_type == "ConvTranspose"
-    if node.int("group", 1) == 1:
-        padded = transposed or is_padded(node)
-        return _linear(scope, node, array.ndim, 1, 0 if transposed else 1, padded=padded)
-    if transposed:
+    array, _ = scope.own(node, 1)
+    return _linear(scope, node, array.ndim, 1, 0 if transposed else 1, padded=transposed or is_padded(node))
+
+
+def depthwise(scope: Scope, node: Node) -> Found:
+    """One with a filter for each channel."""
+    array, weight = scope.own(node, 1)
+    layout = scope.layout(node, axis=1)
+    if not node.int("group", 1) == array.shape[0] == len(layout.units) or array.shape[1] != 1:
         raise Unproven
-    return _depthwise(scope, node)
+    bias = bias_of(scope, node)
+    cuts = (Cut(weight.tensor, weight.axes[0], layout.units), *scope.cuts_of(bias, bias_layout(node, layout)))
+    return Found((Depthwise(node, weight, bias, is_padded(node)),), {node.outputs[0]: layout}, cuts)
 
 
 def _linear(
@@ -114,19 +121,6 @@ def offset_of(scope: Scope, node: Node, bias: Stored | None, layout: Layout, bet
     return Offset(place, factor) if fits else None
 
 
-def _depthwise(scope: Scope, node: Node) -> Found:
-    array, weight = scope.own(node, 1)
-    layout = scope.layout(node, axis=1)
-    if not node.int("group", 1) == array.shape[0] == len(layout.units) or array.shape[1] != 1:
-        raise Unproven
-    bias = bias_of(scope, node)
-    cuts = (Cut(weight.tensor, weight.axes[0], layout.units), *scope.cuts_of(bias, bias_layout(node, layout)))
-    return Found((Depthwise(node, weight, bias, is_padded(node)),), {node.outputs[0]: layout}, cuts)
-
-
 def is_padded(node: Node) -> bool:
     """Whether zeros, or nothing at all, stand around what the window sees."""
     return any(node.ints("pads") or ()) or node.string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-
-
-HANDLERS: dict[str, Handler] = {"Gemm": gemm, "Conv": convolution, "ConvTranspose": convolution}
