@@ -1,6 +1,7 @@
 """What works along other axes than that of the units, and so does the same to each of them; and parts of their axis."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from compressor.structure.counts import Count
 from compressor.structure.pointwise import moved, same_kind
 from compressor.structure.scope import Found, Handler, Scope, Unproven
 from compressor.structure.sizes import Size, Sizes
-from compressor.structure.units import Join, Keeps, Layout, Pick, Picked, Sections
+from compressor.structure.units import Join, Keeps, Layout, Pick, Picked, Sections, Target
 
 _NORMS = ("LayerNormalization", "RMSNormalization")
 _SOFTMAXES = ("LogSoftmax", "Softmax")
@@ -43,7 +44,7 @@ def _is_nan(scope: Scope, node: Node) -> Found:
     return _mixed(scope, node, scope.layout(node, may_repeat=True))
 
 
-def _gather(scope: Scope, node: Node) -> Found:
+def gather(scope: Scope, node: Node) -> Found:
     layout, sizes = scope.layout(node), scope.sizes_of(node.inputs[0])
     axis, places = node.int("axis", 0) % layout.rank, scope.sizes_of(node.inputs[1])
     if axis == layout.axis or places is None:
@@ -155,10 +156,14 @@ def _resize(scope: Scope, node: Node) -> Found:
             raise Unproven
         return moved(node, layout)
     counts = scope.counts_of(node.inputs[3]) if node.has_input(3) else None
-    if counts is None or not _counts_alone(counts[place], layout) or any(count.units for count in np.delete(counts, place)):
+    if counts is None or counts[place].size != Size(len(layout.units)):
         raise Unproven
-    found = moved(node, layout)
-    return Found(found.steps, found.layouts, counted=(node.inputs[3],))
+    numbers = scope.numbers(node, 3)
+    if numbers is not None:
+        return moved(node, layout, target=Target(3, tuple(numbers), place))
+    if not _counts_alone(counts[place], layout) or any(count.units for count in np.delete(counts, place)):
+        raise Unproven
+    return replace(moved(node, layout), counted=(node.inputs[3],))
 
 
 def _counts_alone(count: Count, layout: Layout) -> bool:
@@ -170,7 +175,6 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(_NORMS, _normalised),
     **dict.fromkeys(_SOFTMAXES, _softmax),
     "IsNaN": _is_nan,
-    "Gather": _gather,
     "Slice": _slice,
     "Split": _split,
     "Pad": _pad,

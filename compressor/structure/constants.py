@@ -7,18 +7,25 @@ import torch
 
 from compressor.graph.ops import OPERATORS
 from compressor.structure.grouped import fold_grouped, made_by_groups
+from compressor.structure.heads import attended, multiplied
+from compressor.structure.lookups import looked_up
 from compressor.structure.numbers import Numbers, added, alike, along, bias_numbers, nothing_known, spread, viewed
+from compressor.structure.recurrent import fold_recurrent, made_by_recurrent
 from compressor.structure.units import (
     Array,
+    Attend,
     Depthwise,
     Grouped,
     Join,
     Keeps,
     Layout,
     Linear,
+    Lookup,
     Move,
     Pick,
     Pointwise,
+    Product,
+    Recurrent,
     Sections,
     Trace,
     Turn,
@@ -65,6 +72,16 @@ def fold(trace: Trace, arrays: dict[str, Array]) -> bool:
                 known |= {name: spread(line[slice(*part)], trace.layouts[name]) for name, part in step.bounds.items()}
             case Join():
                 known[output] = _joined([known[name] for name in step.node.inputs], trace.layouts[output])
+            case Product():
+                known[output] = multiplied(step, *(known[name] for name in step.node.inputs))
+            case Attend():
+                value = step.node.inputs[2]
+                known[output] = attended(step, known[value], trace.layouts[value], trace.layouts[output])
+            case Lookup():
+                known[output] = spread(looked_up(step, arrays), trace.layouts[output])
+            case Recurrent():
+                changed |= fold_recurrent(step, known, trace.layouts.get(read), arrays)
+                known |= made_by_recurrent(step, known, arrays)
     return changed
 
 

@@ -50,9 +50,7 @@ def counts_of_array(array: npt.NDArray[Any]) -> Counts | None:
 
 
 def computed_counts(node: Node, inputs: Mapping[int, Counts]) -> Counts | None:
-    """What `node` makes of counts, by slot; None where that is not understood."""
-    if any(node.has_input(slot) and slot not in inputs for slot in range(len(node.inputs))):
-        return None
+    """What `node`, one of COUNTING, makes of counts, by slot; None where that is not understood."""
     match node.op_type:
         case "Identity":
             return inputs[0]
@@ -60,7 +58,7 @@ def computed_counts(node: Node, inputs: Mapping[int, Counts]) -> Counts | None:
             return inputs[0]
         case "Squeeze" | "Unsqueeze" | "Reshape":
             return _flat(node, inputs)
-        case "Gather" if (indices := _numbers(inputs[1])) is not None and inputs[0].ndim == 1:
+        case "Gather" if (indices := _array(inputs[1])) is not None and inputs[0].ndim == 1:
             return _as_counts(inputs[0][indices]) if _in_range(indices, len(inputs[0])) else None
         case "Slice":
             return _slice(node, inputs)
@@ -82,7 +80,7 @@ def _flat(node: Node, inputs: Mapping[int, Counts]) -> Counts | None:
 
 
 def _slice(node: Node, inputs: Mapping[int, Counts]) -> Counts | None:
-    bounds = [_numbers(inputs[slot]) if slot in inputs else None for slot in range(1, 5)]
+    bounds = [_array(inputs[slot]) if slot in inputs else None for slot in range(1, 5)]
     starts, ends, axes, steps = bounds
     if inputs[0].ndim != 1 or starts is None or ends is None or starts.size != 1 or (axes is None and node.has_input(3)):
         return None
@@ -90,9 +88,16 @@ def _slice(node: Node, inputs: Mapping[int, Counts]) -> Counts | None:
     return inputs[0][slice(int(starts.item()), int(ends.item()), step)] if step > 0 else None
 
 
-def _numbers(counts: Counts) -> npt.NDArray[np.int64] | None:
-    numbers = [count.size.number if count.size is not None and not count.units else None for count in counts.ravel()]
-    return None if None in numbers else np.array(numbers, np.int64).reshape(counts.shape)
+def plain_numbers(counts: Counts) -> list[int] | None:
+    """What they are, where that never changes."""
+    numbers = [count.size.number for count in counts.ravel() if count.size is not None and not count.units]
+    found = [number for number in numbers if number is not None]
+    return found if len(found) == counts.size else None
+
+
+def _array(counts: Counts) -> npt.NDArray[np.int64] | None:
+    numbers = plain_numbers(counts)
+    return None if numbers is None else np.array(numbers, np.int64).reshape(counts.shape)
 
 
 def _in_range(indices: npt.NDArray[np.int64], size: int) -> bool:
@@ -130,3 +135,5 @@ _ARITHMETIC: dict[str, Callable[[Size, Size], Size | None]] = {
     "Sub": _of_numbers(lambda left, right: left - right),
     "Mod": lambda left, right: None if not right.factor else _of_numbers(lambda a, b: a % b)(left, right),
 }
+
+COUNTING = frozenset({"Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze", *_ARITHMETIC})

@@ -4,7 +4,9 @@ import numpy as np
 
 from compressor.structure.constants import fold, inward_first, rows
 from compressor.structure.grouped import keep_in_step, read_by_groups, zero_places
-from compressor.structure.units import Array, Grouped, Linear, Mask, Trace
+from compressor.structure.lookups import keep_rows
+from compressor.structure.recurrent import read_by_recurrent
+from compressor.structure.units import Array, Grouped, Linear, Lookup, Mask, Recurrent, Trace
 
 
 def settle(trace: Trace, arrays: dict[str, Array]) -> Mask:
@@ -22,20 +24,34 @@ def settle(trace: Trace, arrays: dict[str, Array]) -> Mask:
         live = _live(trace, arrays)
         changed |= _zero(trace, live[trace.group], arrays)
         if not changed:
-            return _closed(trace, live)[trace.group]
+            return _closed(trace, live, arrays)[trace.group]
 
 
 def _live(trace: Trace, arrays: dict[str, Array]) -> Mask:
-    """Which groups of units somebody reads."""
-    live = trace.pinned.copy()
+    """Which groups of units somebody reads; units that are read by nobody but each other are not live."""
+    live, loops = trace.pinned.copy(), []
     for step in trace.steps:
-        if isinstance(step, Linear) and step.units is not None:
-            live[trace.group[step.units[rows(inward_first(step, arrays))]]] = True
-        elif isinstance(step, Grouped):
-            read, places = read_by_groups(step, arrays)
-            live[trace.group[step.shared[places]]] = True
-            if step.read is not None:
-                live[trace.group[step.read[read]]] = True
+        match step:
+            case Linear(units=units) if units is not None:
+                live[trace.group[units[rows(inward_first(step, arrays))]]] = True
+            case Grouped(read=units):
+                read, places = read_by_groups(step, arrays)
+                live[trace.group[step.shared[places]]] = True
+                if units is not None:
+                    live[trace.group[units[read]]] = True
+            case Recurrent(read=units):
+                read, reads = read_by_recurrent(step, arrays)
+                loops.append((trace.group[step.units], reads))
+                if units is not None:
+                    live[trace.group[units[read]]] = True
+            case Lookup(rows=units) if units is not None:
+                live[trace.group[units[step.table.of(arrays).any(1)]]] = True
+            case _:
+                pass
+    before = -1
+    while before != (before := int(live.sum())):
+        for groups, reads in loops:
+            live[groups[reads[live[groups]].any(0)]] = True
     return live
 
 
@@ -54,7 +70,7 @@ def _zero(trace: Trace, live: Mask, arrays: dict[str, Array]) -> bool:
     return changed
 
 
-def _closed(trace: Trace, live: Mask) -> Mask:
+def _closed(trace: Trace, live: Mask, arrays: dict[str, Array]) -> Mask:
     """The groups of units that stay: the live ones, and some more, since no size may become 0, and groups of channels must be alike."""
     stays, before = live.copy(), -1
     while before != (before := int(stays.sum())):
@@ -65,4 +81,7 @@ def _closed(trace: Trace, live: Mask) -> Mask:
         for step in trace.steps:
             if isinstance(step, Grouped):
                 keep_in_step(step, trace.group, stays)
+    for step in trace.steps:
+        if isinstance(step, Lookup):
+            keep_rows(step, trace.group, stays, arrays)
     return stays

@@ -9,7 +9,7 @@ from compressor.graph.ops.layout import casts_to_integers
 from compressor.graph.ops.normalization import has_live_statistics
 from compressor.structure.scope import Found, Handler, Scope, Unproven
 from compressor.structure.sizes import ONE, Size, Sizes
-from compressor.structure.units import Keeps, Layout, Move, Pointwise, Turn
+from compressor.structure.units import Keeps, Layout, Move, Pointwise, Target, Turn
 from compressor.structure.weights import is_padded
 
 # Finite everywhere, 0 included, which is what a unit that was cut is in the original graph.
@@ -51,8 +51,8 @@ def _pointwise(scope: Scope, node: Node) -> Found:
     if not all(same_kind(layout, other) for other in values):
         raise Unproven
     for name in node.inputs:
-        if name and name not in scope.layouts and name not in scope.stored:
-            _check_same_for_all_units(scope, name, layout)
+        if name and name not in scope.layouts and name not in scope.stored and varies_by_unit(scope, name, layout):
+            raise Unproven
     operands = tuple(scope.stored.get(name) for name in node.inputs)
     cuts = tuple(cut for operand in operands for cut in scope.cuts_of(operand, layout))
     ties = tuple(np.stack([layout.units, other.units]) for other in values[1:])
@@ -68,11 +68,11 @@ def same_kind(layout: Layout, other: Layout) -> bool:
     return kinds[0] == kinds[1]
 
 
-def _check_same_for_all_units(scope: Scope, name: str, layout: Layout) -> None:
+def varies_by_unit(scope: Scope, name: str, layout: Layout) -> bool:
+    """Whether a value that is broadcast against `layout` may hold different numbers for different units."""
     sizes = scope.sizes_of(name)
     axis = layout.axis - layout.rank + (0 if sizes is None else len(sizes))
-    if sizes is None or len(sizes) > layout.rank or (axis >= 0 and sizes[axis] != ONE):
-        raise Unproven
+    return sizes is None or len(sizes) > layout.rank or (axis >= 0 and sizes[axis] != ONE)
 
 
 def broadcast_sizes(scope: Scope, node: Node) -> Sizes | None:
@@ -109,6 +109,8 @@ def _same(scope: Scope, node: Node) -> Found:
     layout = scope.layout(node, may_repeat=True)
     sizes = scope.sizes_of(node.inputs[0])
     found = Turn(node, tuple(range(layout.rank)))
+    if node.inputs[0] in scope.distributions:
+        scope.distributions.add(node.outputs[0])
     return Found((found,), {node.outputs[0]: layout}, sizes={} if sizes is None else {node.outputs[0]: sizes})
 
 
@@ -130,10 +132,20 @@ def _reduction(scope: Scope, node: Node) -> Found:
     return moved(node, layout, Keeps.ZERO if node.op_type == "ReduceSum" else Keeps.ALL)
 
 
-def moved(node: Node, layout: Layout, keeps: Keeps = Keeps.ALL, sizes: Mapping[str, Sizes] | None = None) -> Found:
+def moved(
+    node: Node, layout: Layout, keeps: Keeps = Keeps.ALL, sizes: Mapping[str, Sizes] | None = None, target: Target | None = None
+) -> Found:
     """The same units at the same positions of the axis, which may be another one."""
-    step = Move(node, (len(layout.units),), np.arange(len(layout.units)), keeps)
+    step = Move(node, (len(layout.units),), np.arange(len(layout.units)), keeps, target)
     return Found((step,), {node.outputs[0]: layout}, sizes=sizes or {})
+
+
+def _cast_like(scope: Scope, node: Node) -> Found:
+    """Of the second input, only the type is read."""
+    sizes = scope.sizes_of(node.inputs[0])
+    if node.inputs[0] in scope.layouts:
+        raise Unproven
+    return Found(sizes={} if sizes is None else {node.outputs[0]: sizes})
 
 
 HANDLERS: dict[str, Handler] = {
@@ -144,6 +156,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(_REDUCTIONS, _reduction),
     "Div": _divided,
     "Pow": _power,
+    "CastLike": _cast_like,
     "Where": _pointwise,
     "BatchNormalization": _batch_normalization,
 }

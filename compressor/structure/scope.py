@@ -5,12 +5,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from onnx import numpy_helper
 
 from compressor.graph.node import Node
 from compressor.graph.reader import ONNX_DOMAINS, Graph
-from compressor.structure.counts import Count, Counts, computed_counts, counts_of_array, counts_of_sizes
+from compressor.structure.counts import COUNTING, Count, Counts, computed_counts, counts_of_array, counts_of_sizes, plain_numbers
 from compressor.structure.sizes import Size, Sizes
 from compressor.structure.units import Array, Cut, Layout, Step, Stored, Units
+
+# What makes zeros of zeros.
+_OF_ZEROS = frozenset({"Cast", "Expand", "Identity", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 
 Shape = tuple[int | str | None, ...]
 
@@ -47,16 +51,24 @@ class Scope:
         floats: names of those that may be cut.
         shapes: of the values, as far as inference knows them.
         drop_dead_inputs: whether features of the graph's input are units, where one weight is all that reads them.
+        merge_rows: whether the rows of a table are units, of which those that are 0 may become one.
     """
 
     def __init__(
-        self, graph: Graph, arrays: Mapping[str, Array], floats: Collection[str], shapes: Mapping[str, Shape], *, drop_dead_inputs: bool
+        self,
+        graph: Graph,
+        arrays: Mapping[str, Array],
+        floats: Collection[str],
+        shapes: Mapping[str, Shape],
+        *,
+        drop_dead_inputs: bool,
+        merge_rows: bool,
     ) -> None:
         self.inputs = {info.name for info in graph.inputs}
         self.outputs = {info.name for info in graph.outputs}
         self.nodes = graph.needed_nodes(self.outputs)
         self.arrays = arrays
-        self.drop_dead_inputs = drop_dead_inputs
+        self.drop_dead_inputs, self.merge_rows = drop_dead_inputs, merge_rows
         self.made_by = {name: node for node in self.nodes for name in node.outputs}
         self.stored = {name: Stored(name, tuple(range(array.ndim))) for name, array in arrays.items()}
         self._readers: dict[str, list[Node]] = defaultdict(list)
@@ -65,6 +77,7 @@ class Scope:
         self.counts: dict[str, Counts] = {}
         self.features: dict[str, Units] = {}
         self.pinned: list[Units] = []
+        self.zeros: set[str] = set()  # values that are 0 all over
         self.distributions: set[str] = set()  # values that sum up to 1 along the last axis
         self.num_units = 0
         self._floats, self._shapes = floats, shapes
@@ -145,9 +158,12 @@ class Scope:
         return (Cut(operand.tensor, operand.axes[axis], layout.units),)
 
     def numbers(self, node: Node, slot: int) -> list[int] | None:
-        """The integers of a constant input; None where it is none, or there is no such input."""
-        array = self.arrays.get(node.inputs[slot]) if node.has_input(slot) else None
-        return array.ravel().tolist() if array is not None and np.issubdtype(array.dtype, np.integer) else None
+        """The integers of an input that is constant, or computed from constants; None where it is none, or there is no such input."""
+        name = node.inputs[slot] if node.has_input(slot) else ""
+        if name in self.arrays:
+            array = self.arrays[name]
+            return array.ravel().tolist() if np.issubdtype(array.dtype, np.integer) else None
+        return plain_numbers(self.counts[name]) if name in self.counts else None
 
     def sizes_of(self, name: str) -> Sizes | None:
         """A size that is not known has a name of its own; None where not even the number of dimensions is known."""
@@ -169,6 +185,21 @@ class Scope:
     def counts_of(self, name: str) -> Counts | None:
         return counts_of_array(self.arrays[name]) if name in self.arrays else self.counts.get(name)
 
+    def is_zero(self, name: str) -> bool:
+        """Whether a value is 0 all over, as is where a recurrent layer begins."""
+        return name in self.zeros or (name in self.arrays and not self.arrays[name].any())
+
+    def makes_zeros(self, node: Node) -> bool:
+        """Whether all that `node` gives is 0; that is taken note of."""
+        if node.op_type == "ConstantOfShape":
+            value = node.tensor("value")
+            zero = value is None or not numpy_helper.to_array(value).any()
+        else:
+            zero = node.op_type in _OF_ZEROS and self.is_zero(node.inputs[0])
+        if zero:
+            self.zeros.add(node.outputs[0])
+        return zero
+
     def count(self, node: Node) -> bool:
         """Whether `node` computes sizes from sizes, and nothing else; they are taken note of."""
         found = self._shape(node) if node.op_type == "Shape" else self._computed(node)
@@ -186,9 +217,16 @@ class Scope:
         return counts_of_sizes(counts[node.int("start", 0) : node.int("end", len(counts))])
 
     def _computed(self, node: Node) -> Counts | None:
-        counts = {slot: self.counts_of(name) for slot, name in enumerate(node.inputs) if name}
-        known = {slot: found for slot, found in counts.items() if found is not None}
-        return computed_counts(node, known) if 0 in known and node.domain in ONNX_DOMAINS else None
+        if node.op_type not in COUNTING or node.domain not in ONNX_DOMAINS:
+            return None
+        counts: dict[int, Counts] = {}
+        for slot, name in enumerate(node.inputs):
+            found = self.counts_of(name) if name else None
+            if found is None and name:
+                return None
+            if found is not None:
+                counts[slot] = found
+        return computed_counts(node, counts)
 
 
 Handler = Callable[[Scope, Node], Found]

@@ -4,18 +4,20 @@ A unit is born where a weight makes it, flows through what treats the positions 
 added to or multiplied with, and ends in the weights that read it. What cannot be proven to be of this kind pins the units that it reads.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from compressor.graph.node import Node
-from compressor.graph.reader import ONNX_DOMAINS, Graph
-from compressor.structure import across, pointwise, views, weights
+from compressor.graph.reader import ONNX_DOMAINS
+from compressor.structure import across, heads, pointwise, views, weights
 from compressor.structure.grouped import grouped
-from compressor.structure.scope import Found, Handler, Scope, Shape, Unproven
-from compressor.structure.units import Array, Cut, Step, Trace, Units
+from compressor.structure.lookups import lookup
+from compressor.structure.recurrent import recurrent
+from compressor.structure.scope import Found, Handler, Scope, Unproven
+from compressor.structure.units import Cut, Step, Trace, Units
 
 
 def _convolution(scope: Scope, node: Node) -> Found:
@@ -26,35 +28,38 @@ def _convolution(scope: Scope, node: Node) -> Found:
     return grouped(scope, node)
 
 
+def _matmul(scope: Scope, node: Node) -> Found:
+    return heads.product(scope, node) if node.inputs[1] in scope.layouts else weights.matmul(scope, node)
+
+
+def _gather(scope: Scope, node: Node) -> Found:
+    return across.gather(scope, node) if node.inputs[0] in scope.layouts else lookup(scope, node)
+
+
 _HANDLERS: dict[str, Handler] = {
     "Gemm": weights.gemm,
-    "MatMul": weights.matmul,
+    "MatMul": _matmul,
+    "Gather": _gather,
+    "Attention": heads.attention,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
     **dict.fromkeys(("Conv", "ConvTranspose"), _convolution),
     **pointwise.HANDLERS,
     **views.HANDLERS,
     **across.HANDLERS,
 }
-_WITH_MANY_OUTPUTS = frozenset({"Split"})
+_WITH_MANY_OUTPUTS = frozenset({"Split", "LSTM", "GRU", "RNN"})
 
 
-def trace_units(
-    graph: Graph, arrays: Mapping[str, Array], floats: Collection[str], shapes: Mapping[str, Shape], *, drop_dead_inputs: bool
-) -> Trace:
-    """The units of the part of a graph that its outputs need.
-
-    Args:
-        graph: all of its outputs must stay as they are.
-        arrays: all constants by name.
-        floats: names of those that may be cut.
-        shapes: of the values, as far as they are known.
-        drop_dead_inputs: whether features of the graph's input are units, where one weight is all that reads them.
-    """
-    scope = Scope(graph, arrays, floats, shapes, drop_dead_inputs=drop_dead_inputs)
+def trace_units(scope: Scope) -> Trace:
+    """The units of the part of a graph that its outputs need; `scope` is filled with what is found out about it."""
     steps: list[Step] = []
     cuts: list[Cut] = []
     ties: list[Units] = []
     for node in scope.nodes:
         if node.outputs[0] in scope.stored or scope.count(node):
+            continue
+        if scope.makes_zeros(node):
+            scope.pin_counted(node.inputs)
             continue
         try:
             found = _find(scope, node)

@@ -125,6 +125,16 @@ class Grouped:
 
 
 @dataclass(frozen=True)
+class Lookup:
+    """Rows of a table, whose columns are units; `rows`: more units, for the rows, where some of them may become one."""
+
+    node: Node
+    table: Stored
+    units: Units
+    rows: Units | None
+
+
+@dataclass(frozen=True)
 class Pointwise:
     """What is computed for each position by itself, from values of one layout and constants."""
 
@@ -149,6 +159,7 @@ class Move:
     sizes: tuple[int, ...]
     source: Units
     keeps: Keeps = Keeps.ALL
+    target: Target | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +213,48 @@ class Join:
     node: Node
 
 
-Step = Linear | Depthwise | Grouped | Pointwise | Move | Turn | View | Pick | Sections | Join
+@dataclass(frozen=True)
+class Product:
+    """A product of two values, of each unit by itself; `takes_means`: each row of the left factor sums up to 1."""
+
+    node: Node
+    takes_means: bool
+
+
+@dataclass(frozen=True)
+class Attend:
+    """Attention, each head by itself: `sharing` heads of the query for each of keys and values; `takes_means`: of values, and of nothing
+    where a mask leaves none."""
+
+    node: Node
+    sharing: int
+    takes_means: bool
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """A recurrent layer that reads units and makes others, which also read each other.
+
+    Attributes:
+        gates: how many rows of `w` and `r` a unit has.
+        read: the units of its input; None where they are not known.
+        begins: the first states: None for one that is 0, or the name of a value.
+        has_lengths: whether rows may end before others, and then give 0.
+    """
+
+    node: Node
+    gates: int
+    w: Stored
+    r: Stored
+    bias: Stored | None
+    peepholes: Stored | None
+    read: Units | None
+    units: Units
+    begins: tuple[Stored | str | None, ...]
+    has_lengths: bool
+
+
+Step = Linear | Depthwise | Grouped | Pointwise | Move | Turn | View | Pick | Sections | Join | Product | Attend | Recurrent | Lookup
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,11 @@ def _linear(
         raise Unproven
     layout = Layout(rank, axis, scope.new(array.shape[outward]))
     bias, along = bias_of(scope, node), bias_layout(node, layout)
-    cuts = [Cut(weight.tensor, weight.axes[outward], layout.units), *scope.cuts_of(bias, along)]
+    cuts = [Cut(weight.tensor, weight.axes[outward], layout.units)]
+    try:
+        cuts += scope.cuts_of(bias, along)
+    except Unproven:  # exporters write equal biases once: units of what is read in two places stay
+        scope.pinned.append(layout.units)
     units = read.units if read is not None else _features_of(scope, node, array.shape[inward])
     if units is not None:
         cuts.append(Cut(weight.tensor, weight.axes[inward], units))
