@@ -7,7 +7,7 @@ import numpy as np
 
 from compressor.graph.node import Node
 from compressor.graph.ops.activation import softmax_axis
-from compressor.structure.counts import Count
+from compressor.structure.counts import follows
 from compressor.structure.pointwise import moved, same_kind
 from compressor.structure.scope import Found, Handler, Scope, Unproven
 from compressor.structure.sizes import Size, Sizes
@@ -161,14 +161,9 @@ def _resize(scope: Scope, node: Node) -> Found:
     numbers = scope.numbers(node, 3)
     if numbers is not None:
         return moved(node, layout, target=Target(3, tuple(numbers), place))
-    if not _counts_alone(counts[place], layout) or any(count.units for count in np.delete(counts, place)):
+    if not follows(counts, place, layout.units):
         raise Unproven
     return replace(moved(node, layout), counted=(node.inputs[3],))
-
-
-def _counts_alone(count: Count, layout: Layout) -> bool:
-    """Whether it is the number of these units, and changes with them by itself."""
-    return count.plain and len(count.units) == 1 and np.array_equal(count.units[0], layout.units)
 
 
 HANDLERS: dict[str, Handler] = {

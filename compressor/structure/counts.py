@@ -88,6 +88,13 @@ def _slice(node: Node, inputs: Mapping[int, Counts]) -> Counts | None:
     return inputs[0][slice(int(starts.item()), int(ends.item()), step)] if step > 0 else None
 
 
+def follows(counts: Counts, place: int, units: Units) -> bool:
+    """Whether, of sizes that the graph computes, the one in a place is the number of these units, and no other one changes with any."""
+    count = counts[place]
+    alone = count.plain and len(count.units) == 1 and np.array_equal(count.units[0], units)
+    return alone and not any(other.units for index, other in enumerate(counts) if index != place)
+
+
 def plain_numbers(counts: Counts) -> list[int] | None:
     """What they are, where that never changes."""
     numbers = [count.size.number for count in counts.ravel() if count.size is not None and not count.units]

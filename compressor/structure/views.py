@@ -8,6 +8,7 @@ import numpy as np
 
 from compressor.graph.node import Node
 from compressor.structure.across import join
+from compressor.structure.counts import follows
 from compressor.structure.lookahead import selected_axis
 from compressor.structure.scope import Found, Handler, Scope, Unproven, permutation
 from compressor.structure.sizes import Atom, Size, Sizes, product, regroup, solve
@@ -120,15 +121,18 @@ def _split_axis(scope: Scope, node: Node, rank: int, grid: Units, own: Sequence[
     return next((part for part in parts if own[part].made != selected), parts[0])
 
 
-def _target(scope: Scope, node: Node, moved: Layout, layout: Layout, given: Sizes, made: Sequence[Size | None]) -> Target:
-    """The sizes to write where units go: those that the file has, or, where they are computed, such as say the same."""
-    counts = scope.counts.get(node.inputs[1])
+def _target(scope: Scope, node: Node, moved: Layout, layout: Layout, given: Sizes, made: Sequence[Size | None]) -> Target | None:
+    """The sizes to write where units go: those that the file has, or, where they are computed, such as say the same; None where those that
+    are computed change by themselves."""
+    counts, sizes = scope.counts.get(node.inputs[1]), scope.numbers(node, 1)
+    if sizes is not None:
+        if moved.repeats and sizes[moved.axis] > 0:
+            raise Unproven
+        return Target(1, tuple(sizes), moved.axis, moved.repeats)
+    if counts is not None and follows(counts, moved.axis, moved.units):
+        return None
     counted = () if counts is None else tuple(units for count in counts.ravel() for units in count.units)
-    sizes = scope.numbers(node, 1)
-    if sizes is None:
-        sizes = _as_numbers(moved, {axis: size for axis, size in enumerate(given) if axis != layout.axis}, made)
-    elif moved.repeats and sizes[moved.axis] > 0:
-        raise Unproven
+    sizes = _as_numbers(moved, {axis: size for axis, size in enumerate(given) if axis != layout.axis}, made)
     return Target(1, tuple(sizes), moved.axis, moved.repeats, counted)
 
 
