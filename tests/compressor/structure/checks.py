@@ -68,13 +68,13 @@ def outputs_of(model: ModelProto, rows: Rows) -> list[np.ndarray]:
 
 
 def pruned(arrays: Mapping[str, np.ndarray], seed: int = 0, *, dead: float = 0.4, kept: float = 0.5) -> Arrays:
-    """Of every weight, units of both sides and single elements zeroed at random."""
+    """Of every weight, units of both sides and single elements zeroed at random; of a recurrent one, columns too."""
     rng = np.random.default_rng(seed)
     made = {}
     for name, array in arrays.items():
         made[name] = array.copy()
         if array.ndim >= 2:
-            for axis in (0, 1):
+            for axis in range(3 if array.ndim == 3 else 2):
                 np.moveaxis(made[name], axis, 0)[rng.random(array.shape[axis]) < dead / 2] = 0
             made[name] *= rng.random(array.shape) < kept
     return made

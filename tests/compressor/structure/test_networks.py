@@ -1,6 +1,7 @@
 """Whole networks under masks that leave units dead."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from compressor.graph.write import float_tensors
 from compressor.structure import compact
 from tests.benchmarks.dense import lenet_5, lenet_300_100
 from tests.benchmarks.networks import Transformer, resnet_18
+from tests.benchmarks.zoo.builders import plain_networks
+from tests.benchmarks.zoo.catalogue import FAMILIES
 from tests.compressor.graph.models import values
 from tests.compressor.graph.networks import NETWORKS, export, exported, network
 from tests.compressor.structure.checks import check, outputs_of, pruned, sizes
@@ -124,3 +127,21 @@ def test_any_masks_of_an_mlp(seed: int, dead: float, kept: float, drop: bool) ->
 def test_any_masks_of_a_convolutional_network(seed: int, dead: float, kept: float, name: str) -> None:
     model = parse_model(exported(name, "dynamo"))
     check(model, pruned(float_tensors(model), seed, dead=dead, kept=kept), network(name).rows(3).numpy())
+
+
+# Weights that the graph computes of others, and two layers that the exporter has written as one.
+UNPROVEN = {"tcn", "transformer_encoder"}
+
+
+@pytest.mark.parametrize("name", FAMILIES["plain_networks"])
+def test_architectures_of_the_zoo(name: str, tmp_path: Path) -> None:
+    """Units of both sides of every weight, and some of the other elements, are dead."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        built = getattr(plain_networks, name)()
+    built.exports["legacy"](tmp_path / "zoo.onnx")
+    model = parse_model((tmp_path / "zoo.onnx").read_bytes())
+    arrays = pruned(float_tensors(model), seed=1, dead=0.6, kept=0.8)
+    found = check(model, arrays, built.inputs[0][:3])
+    before, after = (sum(array.size for array in tensors.values()) for tensors in (arrays, found.shrink(arrays)))
+    assert (after < before) == (name not in UNPROVEN)
