@@ -18,7 +18,7 @@ def grouped(scope: Scope, node: Node) -> Found:
     groups, transposed, read = node.int("group", 1), node.op_type == "ConvTranspose", scope.layouts.get(node.inputs[0])
     first, places = array.shape[:2]
     num_read, num_made = (first, places * groups) if transposed else (places * groups, first)
-    if first % groups or (read is not None and (read.axis, len(read.units), read.repeats) != (1, num_read, False)):
+    if first % groups or (read is not None and not read.has(array.ndim, 1, num_read)):
         raise Unproven
     layout = Layout(array.ndim, 1, scope.new(num_made))
     units = None if read is None else read.units

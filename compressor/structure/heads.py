@@ -56,13 +56,10 @@ def attention(scope: Scope, node: Node) -> Found:
 
 def _by_head(scope: Scope, node: Node, slot: int) -> Units:
     """The units of query, key or value: [heads, units of a head]."""
-    layout = scope.layouts.get(node.inputs[slot])
-    if layout is None or layout.repeats:
-        raise Unproven
-    if (layout.rank, layout.axis) == (4, 1):
+    layout, heads = scope.layouts.get(node.inputs[slot]), num_heads(node, slot)
+    if layout is not None and layout.has(4, 1, len(layout.units)):
         return layout.units[:, None]
-    heads = num_heads(node, slot)
-    if (layout.rank, layout.axis) != (3, 2) or heads < 1 or len(layout.units) % heads:
+    if layout is None or not layout.has(3, 2, len(layout.units)) or heads < 1 or len(layout.units) % heads:
         raise Unproven
     return layout.units.reshape(heads, -1)
 

@@ -69,9 +69,9 @@ def viewed(array: Numbers, atoms: Sequence[Atom], rank: int, layout: Layout) -> 
 
 
 def _last(factors: Sequence[int], own: Sequence[int], size: int) -> Sequence[int] | None:
-    """The last ones of `own` whose factors have this product."""
+    """The last ones of `own` whose factors, all known, have this product."""
     starts = range(len(own), -1, -1)
-    return next((own[start:] for start in starts if math.prod(factors[index] for index in own[start:]) == size), None)
+    return next((own[start:] for start in starts if size and math.prod(factors[index] for index in own[start:]) == size), None)
 
 
 def bias_numbers(bias: Stored | None, layout: Layout, arrays: Mapping[str, Array]) -> Numbers:

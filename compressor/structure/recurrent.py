@@ -21,9 +21,11 @@ _BIAS, _LENGTHS, FIRST_STATE, _PEEPHOLES = 3, 4, 5, 7  # slots
 
 def recurrent(scope: Scope, node: Node) -> Found:
     gates, (w_array, w), (r_array, r) = _GATES[node.op_type], scope.own(node, 1), scope.own(node, 2)
+    if w_array.ndim != 3 or w_array.shape[1] % gates:
+        raise Unproven
     directions, stacked, num_read = w_array.shape
     size = stacked // gates
-    if r_array.shape != (directions, gates * size, size):
+    if r_array.shape != (directions, stacked, size):
         raise Unproven
     bias = _of_shape(scope, node, _BIAS, (directions, 2 * stacked))
     peepholes = _of_shape(scope, node, _PEEPHOLES, (directions, 3 * size))
@@ -33,7 +35,7 @@ def recurrent(scope: Scope, node: Node) -> Found:
         if stored is not None:
             cuts.append(Cut(stored.tensor, stored.axes[1], np.tile(units, parts)))
     if read is not None:
-        if (read.rank, read.axis, len(read.units), read.repeats) != (3, 2, num_read, False):
+        if not read.has(3, 2, num_read):
             raise Unproven
         cuts.append(Cut(w.tensor, w.axes[2], read.units))
     begins, ties = [], []
@@ -70,7 +72,7 @@ def _begin(scope: Scope, node: Node, slot: int, size: int) -> Stored | str | Non
     layout, stored = scope.layouts.get(name), scope.stored.get(name)
     if stored is not None and scope.is_own(stored) and stored.of(scope.arrays).shape[2:] == (size,):
         return stored
-    if layout is not None and (layout.rank, layout.axis, len(layout.units), layout.repeats) != (3, 2, size, False):
+    if layout is not None and not layout.has(3, 2, size):
         raise Unproven
     return None if scope.is_zero(name) else name
 

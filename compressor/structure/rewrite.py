@@ -138,10 +138,13 @@ class _Changes:
 
 def _set(node: NodeProto, name: str, number: int | list[int] | None) -> None:
     """Gives an attribute another value; None takes it away."""
-    others = [attribute for attribute in node.attribute if attribute.name != name]
-    kept = [*others, *([] if number is None else [helper.make_attribute(name, number)])]
-    del node.attribute[:]
-    node.attribute.extend(kept)
+    index = next((index for index, attribute in enumerate(node.attribute) if attribute.name == name), None)
+    if number is None:
+        if index is not None:
+            del node.attribute[index]
+        return
+    place = node.attribute.add() if index is None else node.attribute[index]
+    place.CopyFrom(helper.make_attribute(name, number))
 
 
 class _FreshNames:
@@ -195,7 +198,7 @@ def _insert(model: ModelProto, inserted: Mapping[str, list[NodeProto]]) -> None:
         nodes = [NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
         del model.graph.node[:]
         for node in nodes:
-            model.graph.node.extend([*inserted.get(node.output[0], ()), node])
+            model.graph.node.extend([*inserted.get(next(filter(None, node.output)), ()), node])
 
 
 def _names_read(model: ModelProto) -> set[str]:

@@ -28,6 +28,10 @@ class Layout:
     units: Units
     repeats: bool = False
 
+    def has(self, rank: int, axis: int, count: int) -> bool:
+        """Whether just so many units lie on this axis of so many."""
+        return (self.rank, self.axis, len(self.units), self.repeats) == (rank, axis, count, False)
+
 
 @dataclass(frozen=True)
 class Stored:

@@ -125,10 +125,10 @@ def _target(scope: Scope, node: Node, moved: Layout, layout: Layout, given: Size
     """The sizes to write where units go: those that the file has, or, where they are computed, such as say the same; None where those that
     are computed change by themselves."""
     counts, sizes = scope.counts.get(node.inputs[1]), scope.numbers(node, 1)
+    if sizes is not None and moved.repeats:
+        return None  # such an axis has no number of its own
     if sizes is not None:
-        if moved.repeats and sizes[moved.axis] > 0:
-            raise Unproven
-        return Target(1, tuple(sizes), moved.axis, moved.repeats)
+        return Target(1, tuple(sizes), moved.axis)
     if counts is not None and follows(counts, moved.axis, moved.units):
         return None
     counted = () if counts is None else tuple(units for count in counts.ravel() for units in count.units)

@@ -50,7 +50,7 @@ def _linear(
     array, weight = scope.own(node, 1)
     outward = 1 - inward
     read = scope.layouts.get(node.inputs[0])
-    if read is not None and (read.rank, read.axis, len(read.units), read.repeats) != (rank, axis, array.shape[inward], False):
+    if read is not None and not read.has(rank, axis, array.shape[inward]):
         raise Unproven
     layout = Layout(rank, axis, scope.new(array.shape[outward]))
     bias, along = bias_of(scope, node), bias_layout(node, layout)

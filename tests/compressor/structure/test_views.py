@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
@@ -130,6 +130,55 @@ def test_joining_with_the_batch_and_parting_again() -> None:
     assert sizes(found)["w1"] == (4, 3)
     arrays["w2"][2] = 1
     assert sizes(check(model, arrays, X[0]))["w1"] == (4, 6)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_views_and_turns(data: st.DataObject) -> None:
+    """The features are a product of factors; axes are split, joined, with the batch too, and turned."""
+    factors = data.draw(st.lists(st.integers(2, 3), min_size=1, max_size=3))
+    axes, nodes, numbers = [[BATCH], factors], [], {}
+    for index in range(data.draw(st.integers(1, 4))):
+        if data.draw(st.booleans()):
+            axes = _regrouped(axes, data.draw(st.lists(st.booleans(), min_size=len(factors) + 1, max_size=len(factors) + 1)))
+            numbers[f"to{index}"] = np.array([-1 if BATCH in axis else math.prod(axis) for axis in axes])
+            nodes.append(("Reshape", f"to{index}", {}))
+        else:
+            perm = data.draw(st.permutations(range(len(axes))))
+            axes = [axes[axis] for axis in perm]
+            nodes.append(("Transpose", "", {"perm": perm}))
+        nodes.append(("Sigmoid", "", {}))
+    place = next(index for index, axis in enumerate(axes) if BATCH in axis)
+    order = [place, *(index for index in range(len(axes)) if index != place)]
+    atoms = [atom for index in order for atom in axes[index]]
+    read = atoms[atoms.index(BATCH) + 1 :]
+    nodes += [("Transpose", "", {"perm": order}), ("Reshape", "end", {})]
+    numbers["end"] = np.array([-1, math.prod(read)])
+    names = ["a", *(f"v{index}" for index in range(1, len(nodes))), "p"]
+    made = [
+        node(kind, [name for name in (names[index], second) if name], names[index + 1], **options)
+        for index, (kind, second, options) in enumerate(nodes)
+    ]
+    model, arrays = linear_around(made, math.prod(factors), math.prod(read), numbers, rank=2)
+    for _ in range(data.draw(st.integers(0, 3))):
+        axis = data.draw(st.integers(0, max(0, len(read) - 1)))
+        if read:
+            np.moveaxis(arrays["w2"].reshape(*read, 3), axis, 0)[data.draw(st.integers(0, read[axis] - 1))] = 0
+    for feature in data.draw(st.lists(st.integers(0, math.prod(factors) - 1), max_size=3)):
+        arrays["w1"][:, feature] = 0
+    check(model, arrays, values(6, 4, seed=9))
+
+
+BATCH = 0
+
+
+def _regrouped(axes: Sequence[Sequence[int]], breaks: Sequence[bool]) -> list[list[int]]:
+    joined: list[list[int]] = [[]]
+    for atom, new in zip([atom for axis in axes for atom in axis], breaks, strict=True):
+        if new and joined[-1]:
+            joined.append([])
+        joined[-1].append(atom)
+    return joined
 
 
 def test_a_view_that_tears_units_apart_keeps_them() -> None:
