@@ -1,12 +1,14 @@
 """Constants folded forward and zeros drawn backward, in the arrays, until nothing changes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from compressor.structure.constants import fold, inward_first, rows
 from compressor.structure.grouped import keep_in_step, read_by_groups, zero_places
 from compressor.structure.lookups import keep_rows
 from compressor.structure.recurrent import read_by_recurrent
-from compressor.structure.units import Array, Grouped, Linear, Lookup, Mask, Recurrent, Trace
+from compressor.structure.units import Array, Grouped, Linear, Lookup, Mask, Recurrent, Trace, Units
 
 
 def settle(trace: Trace, arrays: dict[str, Array]) -> Mask:
@@ -48,11 +50,17 @@ def _live(trace: Trace, arrays: dict[str, Array]) -> Mask:
                 live[trace.group[units[step.table.of(arrays).any(1)]]] = True
             case _:
                 pass
-    before = -1
-    while before != (before := int(live.sum())):
+    return _spread(live, loops)
+
+
+def _spread(live: Mask, loops: Sequence[tuple[Units, Mask]]) -> Mask:
+    """With the units that a live one of a recurrent layer reads."""
+    while True:
+        before = int(live.sum())
         for groups, reads in loops:
             live[groups[reads[live[groups]].any(0)]] = True
-    return live
+        if int(live.sum()) == before:
+            return live
 
 
 def _zero(trace: Trace, live: Mask, arrays: dict[str, Array]) -> bool:
@@ -73,7 +81,8 @@ def _zero(trace: Trace, live: Mask, arrays: dict[str, Array]) -> bool:
 def _closed(trace: Trace, live: Mask, arrays: dict[str, Array]) -> Mask:
     """The groups of units that stay: the live ones, and some more, since no size may become 0, and groups of channels must be alike."""
     stays, before = live.copy(), -1
-    while before != (before := int(stays.sum())):
+    while int(stays.sum()) > before:
+        before = int(stays.sum())
         for units in (*(layout.units for layout in trace.layouts.values()), *trace.features.values()):
             groups = trace.group[units]
             if not stays[groups].any():

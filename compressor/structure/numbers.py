@@ -23,8 +23,8 @@ def along(array: Numbers, layout: Layout) -> Numbers:
     """The number at each position of the axis, NaN where they are several; `array` may lack axes at the front."""
     shape = [1] * layout.rank
     shape[layout.axis] = len(layout.units)
-    spread = np.broadcast_to(array, np.broadcast_shapes(array.shape, tuple(shape)))
-    lines = np.moveaxis(spread, layout.axis, 0).reshape(len(layout.units), -1)
+    whole = np.broadcast_to(array, np.broadcast_shapes(array.shape, tuple(shape)))
+    lines = np.moveaxis(whole, layout.axis, 0).reshape(len(layout.units), -1)
     return np.where((lines == lines[:, :1]).all(1), lines[:, 0], np.nan)
 
 

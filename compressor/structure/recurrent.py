@@ -141,9 +141,8 @@ def _at_zero(step: Recurrent, known: Mapping[str, Numbers], arrays: dict[str, Ar
         zero &= _begin_numbers(step, begin, known, arrays) == 0
     for states in _first_states(step, zero, arrays):
         zero &= states == 0
-    before = -1
-    while before != (before := int(zero.sum())):
-        zero &= ~_reads(step, arrays, ~zero)
+    while (wake := zero & _reads(step, arrays, ~zero)).any():
+        zero &= ~wake
     return zero
 
 

@@ -17,7 +17,7 @@ from compressor.structure import Compaction
 from tests.compressor.graph.models import model_of, node, values
 from tests.compressor.graph.modules import Network
 from tests.compressor.graph.networks import EXPORTERS, export
-from tests.compressor.structure.checks import Arrays, check, sizes
+from tests.compressor.structure.checks import Arrays, check, pruned, sizes
 
 HEADS, SIZE, LENGTH = 4, 3, 5
 WIDTH = HEADS * SIZE
@@ -225,6 +225,19 @@ def test_values_that_are_read_elsewhere_too_keep_their_heads() -> None:
     del model.graph.output[-1]
     model.graph.output.append(helper.make_tensor_value_info("p", TensorProto.FLOAT, ["n", HEADS, LENGTH, LENGTH]))
     assert heads_of(check(model, arrays, ROWS)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_masks_of_heads(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    arrays = pruned(tensors(), seed, dead=0.3, kept=0.8)
+    for head in range(HEADS):
+        for name, axis in (("wq", 1), ("wk", 1), ("wv", 1), ("wo", 0)):
+            if rng.random() < 0.3:
+                np.moveaxis(arrays[name], axis, 0)[head * SIZE : (head + 1) * SIZE] = 0
+    arrays["bv"][: WIDTH // 2] = 0
+    check(attention(arrays, SOFTMAX), arrays, ROWS)
+    check(operator(arrays, is_causal=seed % 2), arrays, ROWS)
 
 
 def operator(
