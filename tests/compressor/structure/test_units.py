@@ -66,6 +66,32 @@ def test_what_has_no_bias_keeps_a_constant_but_0() -> None:
     assert sizes(found) == {"w1": (3, 3), "b1": (3,), "w2": (3, 2)}
 
 
+def test_a_neuron_goes_only_where_all_its_readers_are_done_with_it() -> None:
+    nodes = [
+        *(node("Gemm", ["x", "w1", "b1"], "h"), node("Gemm", ["h", "w2", "b2"], "a"), node("Gemm", ["h", "w3", "b3"], "b")),
+        node("Mul", ["a", "b"], "y"),
+    ]
+    arrays = {"w1": values(3, 4), "b1": values(4), **{f"w{place}": values(4, 2, seed=place) for place in (2, 3)}}
+    arrays |= {f"b{place}": values(2, seed=place) for place in (2, 3)}
+    model = model_of(nodes, {"x": ["n", 3]}, {"y": ["n", 2]}, arrays)
+    arrays["w2"][[0, 1]] = 0
+    arrays["w3"][[1, 2]] = 0
+    assert check(model, arrays, ROWS).kept["w1"][1].tolist() == [0, 2, 3]
+
+
+def test_a_bias_that_two_layers_share_keeps_their_units_and_takes_no_constant() -> None:
+    nodes = [
+        *(node("Gemm", ["x", "w1", "b1"], "a"), node("Relu", ["a"], "h"), node("Gemm", ["h", "w2", "b"], "c"), node("Relu", ["c"], "i")),
+        node("Gemm", ["i", "w3", "b"], "y"),
+    ]
+    arrays = {"w1": values(3, 4), "b1": np.float32([0, 1, 2, 3]), "w2": values(4, 3), "b": values(3), "w3": values(3, 3, seed=1)}
+    arrays["w1"][:, [0, 1]] = 0
+    arrays["w2"][2] = 0
+    arrays["w3"][1] = 0
+    found = check(model_of(nodes, {"x": ["n", 3]}, {"y": ["n", 3]}, arrays), arrays, ROWS)
+    assert sizes(found) == {"w1": (3, 2), "b1": (2,), "w2": (2, 3), "b": (3,), "w3": (3, 3)}
+
+
 PINNED = {
     "softmax": [node("Softmax", ["a"], "h", axis=1)],
     "weights by channel below a division": [node("Div", ["a", "own"], "h")],
