@@ -20,6 +20,7 @@ def product(scope: Scope, node: Node) -> Found:
     if left is None or right is None or not same_kind(left, right) or left.axis >= left.rank - 2:
         raise Unproven
     ties = (np.stack([left.units, right.units]),)
+    # A row of scores that are all minus infinity is no distribution but NaN: of the output that a graph has then, nothing is to be kept.
     step = Product(node, node.inputs[0] in scope.distributions)
     return Found((step,), {node.outputs[0]: left}, ties=ties, sizes=_sizes(scope, node))
 
