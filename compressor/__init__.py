@@ -21,6 +21,7 @@ from compressor.report import Report, Selection
 
 if TYPE_CHECKING:
     from compressor.artifacts.csr import load_csr
+    from compressor.artifacts.unpack import unpack
     from compressor.export import select
     from compressor.pipeline import compress
     from compressor.survey import inspect
@@ -32,6 +33,7 @@ _NEEDS_TORCH = {
     "inspect": "compressor.survey",
     "load_csr": "compressor.artifacts.csr",
     "select": "compressor.export",
+    "unpack": "compressor.artifacts.unpack",
 }
 
 
@@ -54,4 +56,5 @@ __all__ = [
     "inspect",
     "load_csr",
     "select",
+    "unpack",
 ]

@@ -14,6 +14,7 @@ ConvNoise = Literal["weights", "outputs"]
 Task = Literal["classification", "regression"]
 Augmentation = Literal["shift", "flip", "crop"]
 Control = Literal["quick", "full"]
+Format = Literal["packed", "bp"]
 Ratio = Annotated[float, Field(gt=1.0, le=1e9)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -62,6 +63,22 @@ class CompressionConfig(BaseModel):
         default="quick",
         description="Magnitude pruning that the result is held against, at equal size: quick prunes at once and fine-tunes as all points "
         "are; full prunes step by step (cubic schedule) with as many steps as the variational branch had.",
+    )
+    formats: tuple[Format, ...] = Field(
+        strict=False,
+        default=(),
+        max_length=2,
+        description="Smaller forms of the model beside model.onnx: packed (model.packed.onnx, which decodes itself in ONNX Runtime), bp "
+        "(model.bp, the smallest, which bayespress unpack turns into ONNX). Their values are rounded, and trained so.",
+    )
+    packed_values: Literal["quantised", "float16"] = Field(
+        default="quantised", description="Values of model.packed.onnx: on grids of at most 8 bits, or as float16."
+    )
+    weight_dtype: Literal["float32", "float16"] = Field(
+        default="float32", description="In which type model.dense.onnx stores the weights of a model in float32."
+    )
+    posterior_sigma: bool = Field(
+        default=False, description="Whether weights.safetensors holds the posterior's standard deviation of each weight as well."
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the split, the noise and the order of the batches.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train; auto takes CUDA where there is one.")
@@ -222,6 +239,11 @@ def check_architecture(config: CompressionConfig, is_weights_alone: bool) -> Non
                 )
 
 
+def needs_grids(config: CompressionConfig) -> bool:
+    """Whether a file of quantised values is wanted."""
+    return "bp" in config.formats or ("packed" in config.formats and config.packed_values == "quantised")
+
+
 CHOICES = ("point", "target_ratio", "max_metric_drop", "max_metric_drop_relative")
 
 
@@ -233,6 +255,12 @@ def check_choice(config: CompressionConfig, is_selection: bool) -> None:
             f"A selection needs exactly one of {', '.join(CHOICES)}; it has {' and '.join(given) or 'none'}.",
             param=given[-1] if given else "point",
             suggestion='Choose a point by its number, by a ratio or by a budget, for example {"point": 0}.',
+        )
+    if is_selection and needs_grids(config):
+        raise InvalidConfig(
+            "Values are rounded while they are trained, and a selection reads no rows.",
+            param="formats",
+            suggestion='Leave formats out, take {"formats": ["packed"], "packed_values": "float16"}, or run again with target_ratio.',
         )
     if not is_selection and config.point is not None:
         raise InvalidConfig(

@@ -20,6 +20,7 @@ CompressionError
 │   │   └── UnsupportedTask         unsupported_task
 │   ├── DeviceUnavailable           device_unavailable
 │   ├── NotBetterThanGuessing       not_better_than_guessing
+│   ├── CannotPack                  cannot_pack
 │   └── InvalidArtifact             invalid_artifact
 ├── GateNotMet                      gate_not_met (CLI: exit 3; every artifact is kept)
 └── TrainingError                   the run itself failed (CLI: exit 1)
@@ -180,6 +181,13 @@ class DeviceUnavailable(ClientError):
 class NotBetterThanGuessing(ClientError):
     code = "not_better_than_guessing"
     title = "The model does no better than guessing on this dataset"
+
+
+class CannotPack(ClientError):
+    """The model has no form of `model.packed.onnx` that stock ONNX Runtime would unpack as it loads the file."""
+
+    code = "cannot_pack"
+    title = "The model cannot be written in the packed format"
 
 
 class InvalidArtifact(ClientError):

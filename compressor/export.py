@@ -1,18 +1,25 @@
 """`select`: another point of a finished run's curve as a model, without rows and without training."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import torch
 
 from compressor.admission import AdmittedModel, admit, to_numpy
 from compressor.artifacts import points, sparse_onnx
-from compressor.artifacts.verify import verify_model, verify_tensors, verify_weights
 from compressor.atomic import replacing
 from compressor.config import CompressionConfig, check_choice
-from compressor.delivery import MODEL, WEIGHTS, count_weights, describe_size, file_sha256, measure_bytes, show_metric, write_model
+from compressor.delivery import (
+    MODEL,
+    Delivered,
+    count_weights,
+    deliver,
+    describe_size,
+    file_sha256,
+    finite_outputs,
+    measure_bytes,
+    show_metric,
+    verify_files,
+    write_model,
+)
 from compressor.errors import ArtifactMismatch, InvalidArtifact, InvalidConfig
 from compressor.graph.write import float_tensors
 from compressor.progress import ProgressTracker, ignore
@@ -54,16 +61,19 @@ def select(
             "The curve is that of another model.", param=CURVE, suggestion="Give the very file that the run was given, byte for byte."
         )
     model = admit(model_path, _with_options_of(curve, config))
-    tensors = points.read_point(curve_path, curve, number, model.module.state())
-    Network(model.module).load(tensors)
+    point = points.read_point(curve_path, curve, number, model.module.state())
+    Network(model.module).load(point.tensors)
 
     tracker.enter("write")
     out_dir.mkdir(parents=True, exist_ok=True)
-    write_model(out_dir, model, tensors)
+    delivered = deliver(model, point.tensors, point.log_sigma2)
+    names = write_model(out_dir, delivered, config)
 
     tracker.enter("verify")
-    _verify(out_dir, model)
-    return _write_selection(out_dir, model, curve_path, curve, number)
+    example = model.module.example or ()
+    expected = finite_outputs(model.module, example) if example else None
+    verify_files(out_dir, delivered, config, names, to_numpy(example), expected, model.module.output.name)
+    return _write_selection(out_dir, model, delivered, names, curve_path, curve, number)
 
 
 def _choose(curve: points.Curve, config: CompressionConfig) -> int:
@@ -100,30 +110,19 @@ def _with_options_of(curve: points.Curve, config: CompressionConfig) -> Compress
     return CompressionConfig.parse(own | config.model_dump(include=set(own), exclude_none=True))
 
 
-def _verify(out_dir: Path, model: AdmittedModel) -> None:
-    """Reads both files back, and runs the model on random rows, where some were found that it runs on and gives numbers for."""
-    module = model.module
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in module.state().items()}
-    expected = _outputs(model)
-    if module.example is None or expected is None:
-        verify_tensors(out_dir / MODEL, arrays)
-    else:
-        verify_model(out_dir / MODEL, arrays, to_numpy(module.example), expected, output=module.output.name)
-    verify_weights(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL))
-
-
-@torch.no_grad()
-def _outputs(model: AdmittedModel) -> npt.NDArray[Any] | None:
-    if model.module.example is None:
-        return None
-    outputs = model.module.eval()(*model.module.example).cpu().double().numpy()
-    return outputs if np.isfinite(outputs).all() else None
-
-
-def _write_selection(out_dir: Path, model: AdmittedModel, curve_path: Path, curve: points.Curve, number: int) -> Selection:
-    weights, parameters = count_weights(float_tensors(model.proto), sparse_onnx.read(out_dir / MODEL), {})
-    bytes_, point = measure_bytes(out_dir, model, (MODEL, WEIGHTS)), curve.points[number]
-    files = {"model": model.path, "curve": curve_path, **{name: out_dir / name for name in (MODEL, WEIGHTS)}}
+def _write_selection(
+    out_dir: Path,
+    model: AdmittedModel,
+    delivered: Delivered,
+    names: Sequence[str],
+    curve_path: Path,
+    curve: points.Curve,
+    number: int,
+) -> Selection:
+    left = sparse_onnx.read(out_dir / MODEL)
+    weights, parameters = count_weights(float_tensors(model.proto), delivered.whole(left), {})
+    bytes_, point = measure_bytes(out_dir, model, left, names), curve.points[number]
+    files = {"model": model.path, "curve": curve_path, **{name: out_dir / name for name in names}}
     selection = Selection(
         verdict=f"Point {number}: {describe_size(weights, bytes_)}, at a validation {_metrics(curve, point)}.",
         number=number,

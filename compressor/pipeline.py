@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from compressor.admission import admit
-from compressor.config import CompressionConfig, check_choice
+from compressor.config import CompressionConfig, check_choice, needs_grids
 from compressor.data import load_parts
-from compressor.delivery import file_sha256, make_report, measure, verify, write_artifacts
+from compressor.delivery import deliver, file_sha256, make_report, measure, quantise, verify, write_artifacts
 from compressor.intake import measure_baseline, targets_of
 from compressor.machine import resolve_device
 from compressor.progress import ProgressTracker, ignore
@@ -17,6 +17,7 @@ from compressor.protocol import DataReference, OnProgress
 from compressor.report import Report
 from compressor.search import Search
 from compressor.training.checkpoint import CheckpointFile
+from compressor.training.objective import objective_of
 from compressor.training.schedule import Schedule, resolve_schedule
 from compressor.training.threads import sensible_threads
 
@@ -39,7 +40,8 @@ def compress(
         data: local files of rows and labels (integer classes, or floats), which a `distillation_weight` of 1 does without; absent
             validation and test parts are carved from train.
         config: the options.
-        out_dir: receives model.onnx, weights.safetensors, curve.safetensors, split.npz and report.json; made where it is absent.
+        out_dir: receives model.onnx, model.dense.onnx, weights.safetensors, what `config.formats` names, curve.safetensors, split.npz and
+            report.json; made where it is absent.
         on_progress: told of phase, part done, seconds left and metrics.
         checkpoint: a file that the run goes on from where it exists; replaced at the ends of epochs, every five seconds at most.
         on_checkpoint: called when it has just been replaced.
@@ -67,19 +69,23 @@ def compress(
     schedule = resolve_schedule(config, len(parts.train), baseline.batch_size)
 
     store = CheckpointFile(checkpoint, _fingerprint(model_path, data, config, schedule), device, on_checkpoint)
+    objective = objective_of(model.module, baseline.readout, baseline.train, config, schedule.batch_size)
     with sensible_threads(baseline.cost.flops):
-        outcome = Search(model, baseline, config, schedule, tracker, store).run()
+        outcome = Search(model, baseline, config, schedule, objective, tracker, store).run()
+        delivered = deliver(model, outcome.tensors, outcome.log_sigma2)
+        if needs_grids(config):
+            delivered = quantise(delivered, model.module.output.name, outcome, baseline, config, objective, tracker)
 
     tracker.enter("write")
-    write_artifacts(out_dir, model, config, baseline, outcome, parts)
+    names, warnings = write_artifacts(out_dir, model, config, baseline, outcome, delivered, parts)
 
     tracker.enter("verify")
-    verify(out_dir, model, parts, baseline)
+    checked = verify(out_dir, model, config, baseline, delivered, names, parts)
 
     tracker.enter("test")
-    measured = measure(out_dir, model, outcome, parts, baseline)
+    measured = measure(out_dir, model, outcome, delivered, checked, parts, baseline)
     seconds = store.seconds_before + time.monotonic() - started
-    return make_report(out_dir, model, data, config, baseline, parts, outcome, measured, device, seconds)
+    return make_report(out_dir, model, data, config, baseline, parts, outcome, measured, warnings, device, seconds)
 
 
 def _fingerprint(model_path: Path, data: DataReference, config: CompressionConfig, schedule: Schedule) -> str:

@@ -3,7 +3,7 @@
     WORKDIR/trainer.json             TrainerInput, written by the caller
     WORKDIR/checkpoint.safetensors   replaced atomically at ends of epochs; where it exists at the start, the run resumes from it
     WORKDIR/artifacts/               the finished artifacts, complete when the exit code is 0 or 3; of an inspection inspection.json,
-                                     of a selection selection.json beside the model
+                                     of a selection selection.json beside the model; of an unpacking model.onnx alone
 
 Every line that the trainer prints on stdout is one TrainerLine as JSON; stderr is a free-form log.
 """
@@ -18,14 +18,18 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from compressor.config import CompressionConfig
 from compressor.errors import Problem
 
-Kind = Literal["compress", "inspect", "select"]
-Phase = Literal["validate", "load", "evaluate", "probe", "fit", "sweep", "fine_tune", "control", "write", "verify", "test", "estimate"]
+Kind = Literal["compress", "inspect", "select"]  # of a job
+TrainerKind = Literal["compress", "inspect", "select", "unpack"]
+Phase = Literal[
+    "validate", "load", "evaluate", "probe", "fit", "sweep", "fine_tune", "control", "quantise", "write", "verify", "test", "estimate"
+]
 
 CURVE = "curve.safetensors"
 INSPECTION = "inspection.json"
 SELECTION = "selection.json"
 TRAINER_INPUT = "trainer.json"
 CHECKPOINT = "checkpoint.safetensors"
+UNPACKED = "model.onnx"
 ARTIFACTS = "artifacts"
 
 
@@ -53,7 +57,7 @@ class TrainerInput(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Kind = "compress"
+    kind: TrainerKind = "compress"
     model: Path
     data: DataReference | None = None
     curve: Path | None = None

@@ -125,6 +125,11 @@ class Bytes(_Part):
 
     dense: int
     dense_gzip: int
+    dense_zstd: int = Field(description="at level 19")
+    entropy_bound: int = Field(
+        description="fewest bytes that the delivered values, in their own types, and their positions take where no position tells anything "
+        "of another: Shannon's bound by the density of each tensor"
+    )
     artifacts: dict[str, int]
     size_ratio: float = Field(description="bytes of the uploaded file / bytes of model.onnx")
 
@@ -145,6 +150,38 @@ class Latency(_Part):
     batch_size: int
     num_runs: int
     num_threads: int
+
+
+class LoadCost(_Part):
+    """Of a process that does nothing but load the file in stock ONNX Runtime; medians of three."""
+
+    median_ms: float
+    peak_bytes: int = Field(description="resident memory at its highest, beyond what the process had before")
+
+
+class DeliveredFile(_Part):
+    """One form of the delivered model, and what it is good for."""
+
+    name: str
+    bytes: int
+    size_ratio: float = Field(description="bytes of the uploaded file / bytes of this one")
+    purpose: str
+    advice: str | None = Field(description="where the file is no smaller than the upload under gzip")
+    checked_in: list[str] = Field(description="runtimes in which its outputs were compared with the trained model's")
+    load: LoadCost | None = Field(description="null of what ONNX Runtime does not read, and where no process could be started")
+    latency: list[Latency] = Field(
+        description="against the uploaded model, of one row and of many; none of what ONNX Runtime does not read"
+    )
+
+
+class Quantisation(_Part):
+    """The values on uniform grids, one step for each tensor."""
+
+    coarseness: float = Field(description="steps in units of sqrt(12) posterior standard deviations: 1 is an error as large as the noise")
+    bits: dict[str, int] = Field(description="by tensor, that tell its values apart")
+    nnz: int = Field(description="weights that are not rounded to 0")
+    validation: MetricValue
+    test: MetricValue
 
 
 class CurvePoint(_Part):
@@ -279,7 +316,10 @@ class Report(_Part):
     weights: Weights
     parameters: Parameters
     bytes: Bytes
+    files: list[DeliveredFile]
+    upload_load: LoadCost | None = Field(description="what the uploaded file takes to load")
     latency: Latency
+    quantisation: Quantisation | None = Field(description="null where no file of quantised values was asked for")
     curve: list[CurvePoint]
     branches: list[Branch]
     gates: list[Gate]

@@ -1,6 +1,6 @@
 """The one look at the test rows: uploaded, delivered and control model in stock ONNX Runtime, and what sets them apart."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from compressor.artifacts import runtime
 from compressor.data.dataset import Dataset, Labels
 from compressor.intake import Baseline, metric_kind, to_arrays
-from compressor.report import Calibration, ClassAccuracy, Difference, Metric
+from compressor.report import Calibration, ClassAccuracy, Difference, Metric, MetricValue
 from compressor.selection.accuracy import accuracy
 from compressor.selection.calibration import RowScores, calibration, join_rows, score_rows
 from compressor.selection.paired import accuracy_difference, rmse_difference
@@ -34,19 +34,22 @@ class TestScores:
     difference: Difference
     calibration: Calibration | None
     classes: list[ClassAccuracy] | None
+    quantised: MetricValue | None
 
 
-def score_test(dense: Model, compressed: Model, control: Model, test: Dataset, baseline: Baseline, output: str) -> TestScores:
+def score_test(
+    dense: Model, compressed: Model, control: Model, test: Dataset, baseline: Baseline, output: str, quantised: Model | None = None
+) -> TestScores:
     """Metric, paired difference and calibration of the models on `test`; where it has no labels, on what `dense` gives for it.
 
     Args:
         output: name of the models' output.
+        quantised: the compressed model with rounded values, where there is one.
     Raises: UnsupportedModel where ONNX Runtime does not run one of them.
     """
     runs = _Runs(test, baseline, output)
-    if baseline.readout.task == "regression":
-        return _score_regression(runs, dense, compressed, control)
-    return _score_classification(runs, dense, compressed, control)
+    models = [dense, compressed, control] + ([] if quantised is None else [quantised])
+    return _score_regression(runs, models) if baseline.readout.task == "regression" else _score_classification(runs, models)
 
 
 class _Runs:
@@ -73,8 +76,8 @@ class _Runs:
             yield slice(start, stop), torch.from_numpy(outputs)
 
 
-def _score_classification(runs: _Runs, dense: Model, compressed: Model, control: Model) -> TestScores:
-    labels, is_labelled = runs.labels(dense), runs.test.labels is not None
+def _score_classification(runs: _Runs, models: Sequence[Model]) -> TestScores:
+    labels, is_labelled = runs.labels(models[0]), runs.test.labels is not None
 
     def score(model: Model) -> RowScores:
         return join_rows(
@@ -84,7 +87,7 @@ def _score_classification(runs: _Runs, dense: Model, compressed: Model, control:
             ]
         )
 
-    scores = [score(model) for model in (dense, compressed, control)]
+    scores = [score(model) for model in models]
     values = [accuracy(int((one.predicted == labels).sum()), len(labels), "test") for one in scores]
     kind = metric_kind("classification", is_labelled=is_labelled)
     return TestScores(
@@ -92,16 +95,17 @@ def _score_classification(runs: _Runs, dense: Model, compressed: Model, control:
         difference=accuracy_difference(scores[0].predicted, scores[1].predicted, labels),
         calibration=Calibration(dense=calibration(scores[0], labels), compressed=calibration(scores[1], labels)) if is_labelled else None,
         classes=_by_class(scores[0].predicted == labels, scores[1].predicted == labels, labels) if is_labelled else None,
+        quantised=values[3] if len(values) > 3 else None,
     )
 
 
-def _score_regression(runs: _Runs, dense: Model, compressed: Model, control: Model) -> TestScores:
-    labels, is_labelled = torch.from_numpy(runs.labels(dense)), runs.test.labels is not None
+def _score_regression(runs: _Runs, models: Sequence[Model]) -> TestScores:
+    labels, is_labelled = torch.from_numpy(runs.labels(models[0])), runs.test.labels is not None
 
     def errors(model: Model) -> npt.NDArray[np.float64]:
         return np.concatenate([runs.readout.squared_errors(output, labels[rows]).numpy() for rows, output in runs.outputs(model)])
 
-    found = [errors(model) for model in (dense, compressed, control)]
+    found = [errors(model) for model in models]
     values = [rmse(one, "test") for one in found]
     kind = metric_kind("regression", is_labelled=is_labelled)
     return TestScores(
@@ -109,6 +113,7 @@ def _score_regression(runs: _Runs, dense: Model, compressed: Model, control: Mod
         difference=rmse_difference(found[0], found[1]),
         calibration=None,
         classes=None,
+        quantised=values[3] if len(values) > 3 else None,
     )
 
 

@@ -22,13 +22,14 @@ from compressor.protocol import (
     CHECKPOINT,
     INSPECTION,
     TRAINER_INPUT,
+    UNPACKED,
     CheckpointSaved,
     DataReference,
     ExitCode,
     Failure,
-    Kind,
     Result,
     TrainerInput,
+    TrainerKind,
 )
 from compressor.report import Report, Selection
 
@@ -64,7 +65,7 @@ def _read_input(workdir: Path) -> TrainerInput:
         raise to_invalid_config(error) from None
 
 
-def _load(kind: Kind) -> Run:
+def _load(kind: TrainerKind) -> Run:
     """Imported here, since each kind would wait half a second for the libraries of the others."""
     if kind == "inspect":
         from compressor.survey import inspect
@@ -74,6 +75,10 @@ def _load(kind: Kind) -> Run:
         from compressor.export import select
 
         return partial(_select, select)
+    if kind == "unpack":
+        from compressor.artifacts.unpack import unpack
+
+        return partial(_unpack, unpack)
     from compressor.pipeline import compress
 
     return partial(_compress, compress)
@@ -92,6 +97,13 @@ def _select(select: Callable[..., Selection], workdir: Path, job: TrainerInput, 
     assert job.curve is not None  # noqa: S101  TrainerInput has it for this kind
     selection = select(workdir / job.model, workdir / job.curve, job.config, workdir / ARTIFACTS, emit)
     emit(Result(verdict=selection.verdict))
+    return ExitCode.DONE
+
+
+def _unpack(unpack: Callable[[Path, Path], None], workdir: Path, job: TrainerInput, emit: Emit) -> int:
+    (workdir / ARTIFACTS).mkdir(exist_ok=True)
+    unpack(workdir / job.model, workdir / ARTIFACTS / UNPACKED)
+    emit(Result(verdict=f"{job.model.name} is plain ONNX now."))
     return ExitCode.DONE
 
 

@@ -1,4 +1,4 @@
-"""The terminal face: `bayespress serve`, `compress`, `inspect`, `select` and `--version`."""
+"""The terminal face: `bayespress serve`, `compress`, `inspect`, `select`, `unpack` and `--version`."""
 
 from typing import Annotated
 
@@ -9,6 +9,7 @@ from service.compress import compress
 from service.inspect import inspect
 from service.select import select
 from service.serve import serve
+from service.unpack import unpack
 
 main = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -30,6 +31,7 @@ main.command()(serve)
 main.command()(compress)
 main.command()(inspect)
 main.command()(select)
+main.command()(unpack)
 
 if __name__ == "__main__":
     main()

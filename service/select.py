@@ -1,16 +1,28 @@
 """`bayespress select`: another point of an earlier run's curve as a model; the trainer is the child process of all runs."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from compressor.config import CompressionConfig, check_choice
+from compressor.config import check_choice
 from compressor.errors import ClientError, InvalidArtifact
 from compressor.protocol import CURVE, SELECTION, TrainerInput
 from compressor.report import Selection
-from service.foreground import REPORT, check_installation, check_target, existing, existing_model, exit_with, exits, problem_of, run_into
+from service.foreground import (
+    REPORT,
+    check_installation,
+    check_target,
+    existing,
+    existing_model,
+    exit_with,
+    exits,
+    problem_of,
+    read_config,
+    run_into,
+)
 from service.summary import print_selection
 
 
@@ -26,6 +38,9 @@ def select(
     max_metric_drop_relative: Annotated[
         float | None, typer.Option(help="The same for an error, as a part of the uploaded model's.", show_default=False)
     ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another option, weight_dtype for example. Repeatable.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write into OUT even where it holds files; those of the same name are replaced.")
     ] = False,
@@ -40,7 +55,7 @@ def select(
             "max_metric_drop": max_metric_drop,
             "max_metric_drop_relative": max_metric_drop_relative,
         }
-        config = CompressionConfig.parse(choice)
+        config = read_config(None, [*(settings or []), *(f"{key}={json.dumps(value)}" for key, value in choice.items())])
         check_choice(config, is_selection=True)
         file = existing(curve / CURVE if curve.is_dir() else curve, InvalidArtifact, "curve")
         trainer_input = TrainerInput(kind="select", model=existing_model(model), curve=file, config=config)

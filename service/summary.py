@@ -11,7 +11,7 @@ from rich.text import Text
 
 from compressor.errors import Problem
 from compressor.protocol import Progress
-from compressor.report import Report, Selection
+from compressor.report import LoadCost, Report, Selection
 
 # Without a terminal a line per phase, and per this part of the run.
 LINE_STEP = 0.1
@@ -61,6 +61,9 @@ def print_problem(problem: Problem, console: Console) -> None:
 def print_summary(report: Report, folder: Path, console: Console) -> None:
     console.print(plain(report.verdict), soft_wrap=True)
     console.print(_table(report))
+    console.print(_files(report))
+    for file in report.files:
+        console.print(plain(f"{file.name}: {file.purpose}{f' {file.advice}' if file.advice else ''}"), soft_wrap=True)
     for warning in report.warnings:
         console.print(plain(f"warning: {warning}"), soft_wrap=True)
     console.print(plain(f"written to {folder}"), soft_wrap=True)
@@ -110,13 +113,31 @@ def _table(report: Report) -> Table:
         table.add_row("without constant inputs", "", f"{report.redundancy.ratio:.1f}")
     table.add_row("model.onnx", _bytes(size.dense), _bytes(size.artifacts["model.onnx"]))
     table.add_row("size ratio", "", f"{size.size_ratio:.1f}")
-    table.add_row("gzip", _bytes(size.dense_gzip))
-    for name, value in size.artifacts.items():
-        if name != "model.onnx":
-            table.add_row(name, "", _bytes(value))
     for label, quantile in (("latency, median", "median_ms"), ("latency, 5 %", "p05_ms"), ("latency, 95 %", "p95_ms")):
         table.add_row(label, *(f"{getattr(value, quantile):.3f} ms" for value in (latency.dense, latency.delivered)))
     return table
+
+
+def _files(report: Report) -> Table:
+    """Sizes, and what loading and running the forms of the model costs beside the upload."""
+    size = report.bytes
+    columns = ("bytes", "times smaller", "load", "peak memory", "faster, batch 1", "faster, batch 64")
+    table = Table("", *(Column(name, justify="right") for name in columns), title="files; loading and latency in ONNX Runtime, one thread")
+    upload = report.upload_load
+    table.add_row("upload", f"{size.dense:,}", "", *_load_cells(upload), "", "")
+    for name, value in (("upload, gzip", size.dense_gzip), ("upload, zstd -19", size.dense_zstd)):
+        table.add_row(name, f"{value:,}", f"{size.dense / value:.1f}")
+    for file in report.files:
+        faster = [f"{one.dense.median_ms / one.delivered.median_ms:.2f}" for one in file.latency]
+        table.add_row(file.name, f"{file.bytes:,}", f"{file.size_ratio:.1f}", *_load_cells(file.load), *faster, *[""] * (2 - len(faster)))
+    table.add_row("bound of its entropy", f"{size.entropy_bound:,}", f"{size.dense / max(1, size.entropy_bound):.1f}")
+    if report.quantisation is not None:
+        table.caption = f"quantised values: test {report.metric.name} {report.quantisation.test.value:.4f}"
+    return table
+
+
+def _load_cells(load: LoadCost | None) -> tuple[str, str]:
+    return ("", "") if load is None else (f"{load.median_ms:.1f} ms", f"{load.peak_bytes / 2**20:.0f} MiB")
 
 
 def _bytes(value: int) -> str:

@@ -1,13 +1,15 @@
 """`weights.safetensors`: every float tensor of the compressed model, matrices as CSR. The layout, format_version 1:
 
 A safetensors file. Its metadata has "format" = "bayespress-csr", "format_version" = "1" and "tensors", a JSON list with one
-object per tensor of the model: {"name", "key", "layout", "shape"}, where "name" is the tensor's ONNX name and "shape" its
+object per tensor of the model: {"name", "key", "layout", "shape", "sigma"}, where "name" is the tensor's ONNX name and "shape" its
 dense shape.
 layout "csr": the tensor, of rank 2 or more, was reshaped to the matrix (shape[0], product of the rest), row-major, and lies in
   <key>.crow_indices  smallest unsigned integers that fit, shape[0] + 1 of them: row r has the entries crow[r] to crow[r + 1]
   <key>.col_indices   smallest unsigned integers that fit, one per nonzero, increasing within a row
   <key>.values        the nonzeros, in the tensor's own float type
 layout "dense": the tensor as it is under <key>: biases, scales, and matrices with so few zeros that CSR takes more bytes.
+Where "sigma" is true, there also is
+  <key>.sigma         the posterior's standard deviations, float32, as the values are; of layout "dense" in its shape, 0 where it is 0
 "key" is the name, with underscores after it where a key of another tensor would be the same.
 `load_csr` gives the matrices to scipy; `read` gives all tensors in their dense shapes.
 """
@@ -34,6 +36,7 @@ Array = npt.NDArray[Any]
 
 _INTEGERS = (np.uint8, np.uint16, np.uint32, np.uint64)
 _CSR_SUFFIXES = (".crow_indices", ".col_indices", ".values")
+_SIGMA = ".sigma"
 # A damaged shape must not make `read` allocate the machine's memory; beyond what a model of the accepted size can hold.
 _MAX_NUMEL = 2**31
 
@@ -45,6 +48,7 @@ class _Tensor(BaseModel):
     key: str
     layout: Literal["csr", "dense"]
     shape: tuple[int, ...] = Field(max_length=64)
+    sigma: bool = False
 
     def matrix_shape(self) -> tuple[int, int]:
         return self.shape[0], math.prod(self.shape[1:])
@@ -57,20 +61,29 @@ class _Layout(BaseModel):
     tensors: list[_Tensor]
 
 
-def write(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Writes `arrays`, float tensors by ONNX name; the file is replaced as a whole or not at all."""
+def write(path: Path, arrays: Mapping[str, Array], sigmas: Mapping[str, Array] | None = None) -> None:
+    """Writes a model's tensors; the file is replaced as a whole or not at all.
+
+    Args:
+        arrays: float tensors by ONNX name.
+        sigmas: standard deviations of the posterior, by name and in the shapes of those tensors that have one.
+    """
     stored: dict[str, Array] = {}
     tensors: list[_Tensor] = []
     # The header's own key, which no tensor may have.
     taken = {"__metadata__"}
     for name, array in arrays.items():
         parts = _to_parts(to_stored_type(array))
+        if sigmas is not None and name in sigmas:
+            sigma = np.where(array != 0, sigmas[name], 0).astype(np.float32)
+            parts[_SIGMA] = sigma if "" in parts else sigma[array != 0]
         key = name
         while any(key + suffix in taken for suffix in parts):
             key += "_"
         taken.update(key + suffix for suffix in parts)
         stored |= {key + suffix: part for suffix, part in parts.items()}
-        tensors.append(_Tensor(name=name, key=key, layout="dense" if "" in parts else "csr", shape=array.shape))
+        layout: Literal["csr", "dense"] = "dense" if "" in parts else "csr"
+        tensors.append(_Tensor(name=name, key=key, layout=layout, shape=array.shape, sigma=_SIGMA in parts))
     with replacing(path) as partial:
         save_file(stored, partial, {METADATA_KEY: _Layout(tensors=tensors).model_dump_json()})
 
@@ -85,7 +98,7 @@ def load_csr(path: str | Path) -> dict[str, csr_array]:
     Raises: InvalidArtifact where the file is damaged or not of this format.
     """
     matrices = {}
-    for tensor, parts in _read_parts(Path(path)):
+    for tensor, parts, _ in _read_parts(Path(path)):
         if len(tensor.shape) < 2:
             continue
         matrix = parts[0].reshape(tensor.matrix_shape()) if tensor.layout == "dense" else None
@@ -104,7 +117,15 @@ def read(path: Path) -> dict[str, Array]:
 
     Raises: InvalidArtifact where the file is damaged or not of this format.
     """
-    return {tensor.name: _to_dense(tensor, parts) for tensor, parts in _read_parts(path)}
+    return {tensor.name: _to_dense(tensor, parts) for tensor, parts, _ in _read_parts(path)}
+
+
+def read_sigmas(path: Path) -> dict[str, Array]:
+    """The posterior's standard deviations of the tensors that have them, by ONNX name, in their dense shapes, 0 where there is no weight.
+
+    Raises: InvalidArtifact where the file is damaged or not of this format.
+    """
+    return {tensor.name: _to_dense(tensor, (*parts[:-1], sigma)) for tensor, parts, sigma in _read_parts(path) if sigma is not None}
 
 
 def to_stored_type(array: Array) -> Array:
@@ -130,17 +151,26 @@ def _to_smallest(indices: Array, largest: int) -> Array:
     return indices.astype(next(kind for kind in _INTEGERS if largest <= np.iinfo(kind).max))
 
 
-def _read_parts(path: Path) -> list[tuple[_Tensor, tuple[Array, ...]]]:
+def _read_parts(path: Path) -> list[tuple[_Tensor, tuple[Array, ...], Array | None]]:
     try:
         with safe_open(path, framework="numpy") as file:
             tensors = _Layout.model_validate_json((file.metadata() or {})[METADATA_KEY]).tensors
-            result = [(tensor, tuple(file.get_tensor(tensor.key + suffix) for suffix in _suffixes(tensor))) for tensor in tensors]
+            result = [
+                (
+                    tensor,
+                    tuple(file.get_tensor(tensor.key + suffix) for suffix in _suffixes(tensor)),
+                    file.get_tensor(tensor.key + _SIGMA) if tensor.sigma else None,
+                )
+                for tensor in tensors
+            ]
     except (SafetensorError, ValidationError, KeyError, OSError, ValueError) as error:
         raise _damaged(path, type(error).__name__) from error
     if len({tensor.name for tensor in tensors}) != len(tensors):
         raise _damaged(path, "two tensors have the same name")
-    for tensor, parts in result:
+    for tensor, parts, sigma in result:
         _check(tensor, parts, path)
+        if sigma is not None and (sigma.dtype != np.float32 or sigma.shape != parts[-1].shape):
+            raise _damaged(path, f"{tensor.name!r} has standard deviations of another number or type than its values")
     return result
 
 

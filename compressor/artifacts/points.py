@@ -4,10 +4,12 @@ A safetensors file. Its metadata has "bayespress_curve", the JSON form of `Curve
   point/<p>/<i>/positions  of the nonzeros, flat, row-major: int32 and increasing; or, of tensors in which 1 in 32 or more is kept, bytes
                            with a bit for every element, the lowest first
   point/<p>/<i>/values     the nonzeros in this order, in the type in which they were trained
+  point/<p>/<i>/log_sigma2  of a variational weight: the logarithms of the posterior's variances of these, as they were when the point was
+                           cut, in float16
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,10 +31,14 @@ _BITS_PER_POSITION = 32
 
 @dataclass(frozen=True)
 class SparseTensor:
-    """Nonzeros in order. `positions` are flat and int32; or, of 1 in 32 or denser tensors, bytes with a bit for every element."""
+    """Nonzeros in order. `positions` are flat and int32; or, of 1 in 32 or denser tensors, bytes with a bit for every element.
+
+    `log_sigma2`, in float16, is of the posterior of these, where the tensor has one.
+    """
 
     positions: Tensor
     values: Tensor
+    log_sigma2: Tensor | None = None
 
 
 class TensorSpec(BaseModel):
@@ -68,22 +74,32 @@ class Curve(BaseModel):
     points: tuple[CurvePoint, ...] = Field(min_length=1)
 
 
-def to_sparse(tensor: Tensor) -> SparseTensor:
-    """Args: any shape, at most 2^31 elements."""
+def to_sparse(tensor: Tensor, log_sigma2: Tensor | None = None) -> SparseTensor:
+    """Args: tensors of any shape, at most 2^31 elements; both of the same."""
     flat = tensor.detach().flatten().cpu()
     kept = flat != 0
+    sigmas = None if log_sigma2 is None else log_sigma2.detach().flatten().cpu()[kept].to(torch.float16)
     if int(kept.sum()) * _BITS_PER_POSITION < len(flat):
-        return SparseTensor(kept.nonzero().flatten().to(torch.int32), flat[kept])
+        return SparseTensor(kept.nonzero().flatten().to(torch.int32), flat[kept], sigmas)
     padded = torch.nn.functional.pad(kept, (0, -len(flat) % 8)).view(-1, 8)
     bits = padded.to(torch.uint8) << torch.arange(8, dtype=torch.uint8)
-    return SparseTensor(bits.sum(1, dtype=torch.uint8), flat[kept])
+    return SparseTensor(bits.sum(1, dtype=torch.uint8), flat[kept], sigmas)
 
 
 def to_dense(sparse: SparseTensor, like: Tensor) -> Tensor:
     """A tensor of the shape, dtype and device of `like`."""
-    flat = torch.zeros(like.numel(), dtype=like.dtype)
-    kept = _bits(sparse.positions)[: like.numel()] if sparse.positions.dtype == torch.uint8 else sparse.positions.long()
-    flat[kept] = sparse.values.to(like.dtype)
+    return _spread(sparse.positions, sparse.values, like)
+
+
+def to_dense_log_sigma2(sparse: SparseTensor, like: Tensor) -> Tensor | None:
+    """As `to_dense`, with negative infinity, no variance, where there is no weight; None where it has none."""
+    return None if sparse.log_sigma2 is None else _spread(sparse.positions, sparse.log_sigma2, like, -math.inf)
+
+
+def _spread(positions: Tensor, values: Tensor, like: Tensor, fill: float = 0.0) -> Tensor:
+    flat = torch.full((like.numel(),), fill, dtype=like.dtype)
+    kept = _bits(positions)[: like.numel()] if positions.dtype == torch.uint8 else positions.long()
+    flat[kept] = values.to(like.dtype)
     return flat.view(like.shape).to(like.device)
 
 
@@ -93,11 +109,17 @@ class Points:
     def __init__(self) -> None:
         self._points: list[dict[str, SparseTensor]] = []
 
-    def append(self, tensors: Mapping[str, Tensor]) -> None:
-        self._points.append({name: to_sparse(tensor) for name, tensor in tensors.items()})
+    def append(self, tensors: Mapping[str, Tensor], log_sigma2: Mapping[str, Tensor] | None = None) -> None:
+        """Args: log_sigma2: of the posterior, by name of those tensors that have one."""
+        variances = {} if log_sigma2 is None else log_sigma2
+        self._points.append({name: to_sparse(tensor, variances.get(name)) for name, tensor in tensors.items()})
 
     def tensors(self, index: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: to_dense(self._points[index][name], tensor) for name, tensor in like.items()}
+
+    def log_sigma2(self, index: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of the weights that have a posterior, by name; -inf where there is no weight."""
+        return _all_log_sigma2({name: self._points[index][name] for name in like}, like)
 
     def keep(self, count: int) -> None:
         """Drops all but the first points."""
@@ -106,13 +128,13 @@ class Points:
     def to_checkpoint(self) -> Iterator[tuple[str, Tensor]]:
         for number, point in enumerate(self._points):
             for index, sparse in enumerate(point.values()):
-                positions, values = _keys(number, index)
-                yield positions, sparse.positions
-                yield values, sparse.values
+                for key, part in zip(_keys(number, index), (sparse.positions, sparse.values, sparse.log_sigma2), strict=True):
+                    if part is not None:
+                        yield key, part
 
     def restore(self, checkpoint: Mapping[str, Tensor], num_points: int, names: Mapping[str, Tensor]) -> None:
         self._points = [
-            {name: SparseTensor(*(checkpoint[key].cpu() for key in _keys(number, index))) for index, name in enumerate(names)}
+            {name: _sparse_of(lambda key: checkpoint[key].cpu(), checkpoint.keys(), number, index) for index, name in enumerate(names)}
             for number in range(num_points)
         ]
 
@@ -139,8 +161,16 @@ def read(path: Path) -> Curve:
         raise _damaged(path, type(error).__name__) from error
 
 
-def read_point(path: Path, curve: Curve, number: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The dense tensors of one point of an untrusted file.
+@dataclass(frozen=True)
+class Point:
+    """Dense tensors by name, and of the weights with a posterior log_sigma2, which is -inf where there is no weight."""
+
+    tensors: dict[str, Tensor]
+    log_sigma2: dict[str, Tensor]
+
+
+def read_point(path: Path, curve: Curve, number: int, like: Mapping[str, Tensor]) -> Point:
+    """One point of an untrusted file.
 
     Args:
         path: the file.
@@ -158,16 +188,17 @@ def read_point(path: Path, curve: Curve, number: int, like: Mapping[str, Tensor]
         )
     try:
         with safe_open(path, framework="pt") as file:
-            parts = [SparseTensor(*(file.get_tensor(key) for key in _keys(number, index))) for index in range(len(like))]
+            keys = frozenset(file.keys())
+            parts = {name: _sparse_of(file.get_tensor, keys, number, index) for index, name in enumerate(like)}
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, type(error).__name__) from error
-    for (name, tensor), sparse in zip(like.items(), parts, strict=True):
-        if why := _fault(sparse, tensor):
+    for name, tensor in like.items():
+        if why := _fault(parts[name], tensor):
             raise _damaged(path, f"{name!r} of point {number} has {why}")
-    nnz = curve.fixed_nnz + sum(len(sparse.values) for sparse, tensor in zip(parts, like.values(), strict=True) if tensor.ndim >= 2)
+    nnz = curve.fixed_nnz + sum(len(parts[name].values) for name, tensor in like.items() if tensor.ndim >= 2)
     if nnz != curve.points[number].nnz:
         raise _damaged(path, f"point {number} has another number of nonzeros than the curve says")
-    return {name: to_dense(sparse, tensor) for (name, tensor), sparse in zip(like.items(), parts, strict=True)}
+    return Point({name: to_dense(parts[name], tensor) for name, tensor in like.items()}, _all_log_sigma2(parts, like))
 
 
 def verify_points(path: Path, curve: Curve, points: Points, like: Mapping[str, Tensor]) -> None:
@@ -178,16 +209,31 @@ def verify_points(path: Path, curve: Curve, points: Points, like: Mapping[str, T
     try:
         is_same = read(path) == curve
         for number in range(len(curve.points)):
-            found, written = read_point(path, curve, number, like), points.tensors(number, like)
-            is_same = is_same and all(torch.equal(found[name], tensor) for name, tensor in written.items())
+            found, written = read_point(path, curve, number, like), Point(points.tensors(number, like), points.log_sigma2(number, like))
+            is_same = is_same and _are_equal(found.tensors, written.tensors) and _are_equal(found.log_sigma2, written.log_sigma2)
     except InvalidArtifact as error:
         raise ArtifactMismatch(f"{path.name} cannot be read back: {error.detail}", param=path.name) from error
     if not is_same:
         raise ArtifactMismatch(f"{path.name} does not hold the points of the run.", param=path.name)
 
 
-def _keys(number: int, index: int) -> tuple[str, str]:
-    return f"point/{number}/{index}/positions", f"point/{number}/{index}/values"
+def _keys(number: int, index: int) -> tuple[str, str, str]:
+    point = f"point/{number}/{index}"
+    return f"{point}/positions", f"{point}/values", f"{point}/log_sigma2"
+
+
+def _sparse_of(get: Callable[[str], Tensor], keys: Container[str], number: int, index: int) -> SparseTensor:
+    positions, values, log_sigma2 = _keys(number, index)
+    return SparseTensor(get(positions), get(values), get(log_sigma2) if log_sigma2 in keys else None)
+
+
+def _all_log_sigma2(parts: Mapping[str, SparseTensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {name: to_dense_log_sigma2(parts[name], tensor) for name, tensor in like.items()}
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+def _are_equal(found: Mapping[str, Tensor], written: Mapping[str, Tensor]) -> bool:
+    return found.keys() == written.keys() and all(torch.equal(found[name], tensor) for name, tensor in written.items())
 
 
 def _dtype_name(tensor: Tensor) -> str:
@@ -205,6 +251,9 @@ def _fault(sparse: SparseTensor, like: Tensor) -> str | None:
         return "parts of a wrong type"
     if not bool((values.isfinite() & (values != 0)).all()):
         return "values that are 0 or not finite"
+    sigmas = sparse.log_sigma2
+    if sigmas is not None and (sigmas.shape != values.shape or sigmas.dtype != torch.float16 or not bool(sigmas.isfinite().all())):
+        return "variances of another number, of a wrong type or not finite"
     if positions.dtype == torch.uint8:
         if len(positions) != math.ceil(like.numel() / 8):
             return "bits for another number of elements"

@@ -9,6 +9,7 @@ from compressor.errors import ArtifactMismatch
 from compressor.graph.reader import ONNX_DOMAINS, Constant
 from compressor.graph.tensors import FLOAT_TYPES, numpy_dtype
 
+_EXPORTERS_NOTES = ("pkg.torch.", "pkg.onnxscript.", "namespace")
 _WITH_TRAINING_MODE = ("BatchNormalization", "Dropout")
 
 
@@ -85,6 +86,28 @@ def drop_leftovers(model: ModelProto) -> None:
         left = [NodeProto.FromString(node.SerializeToString()) for node in reversed(nodes)]
         del graph.node[:]
         graph.node.extend(left)
+
+
+def drop_notes(model: ModelProto) -> None:
+    """Takes out of `model` what its exporter noted for the developer: stack traces, names of classes, shapes in between.
+
+    PyTorch's notes take several kilobytes, paths on the exporting machine among them. Names stay, and so does what is said of tensors and
+    of the model as a whole, where people keep the names of their classes.
+    """
+    graph = model.graph
+    graph.ClearField("value_info")
+    values = (*graph.input, *graph.output, *graph.initializer)
+    for noted in (graph, *graph.node, *values):
+        kept = [note for note in noted.metadata_props if not note.key.startswith(_EXPORTERS_NOTES)]
+        noted.ClearField("metadata_props")
+        noted.metadata_props.extend(kept)
+    for node in graph.node:
+        node.ClearField("doc_string")
+        for attribute in node.attribute:
+            attribute.ClearField("doc_string")
+    for value in values:
+        if not value.doc_string:  # PyTorch writes empty ones
+            value.ClearField("doc_string")
 
 
 def _is_constant(node: NodeProto) -> bool:

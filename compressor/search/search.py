@@ -27,13 +27,13 @@ from compressor.selection.beta import LADDER_STEP, Branch, first_beta, higher_be
 from compressor.selection.curve import Candidate, choose, nearest, threshold_of_count
 from compressor.training.checkpoint import CheckpointFile
 from compressor.training.fit import FitOptions, fine_tune, fit_posterior, posterior_optimizer
-from compressor.training.objective import Objective, Teacher
+from compressor.training.objective import Objective
 from compressor.training.rows import num_batches
 from compressor.training.schedule import Schedule
 from compressor.training.seeds import derive_seed
 from compressor.training.steps import Probe, tensor_scales
 from compressor.variational.elbo import NegativeElbo
-from compressor.variational.posterior import Posterior
+from compressor.variational.posterior import Posterior, log_square
 
 _SECOND_ROUND_PART = 0.5  # of the step size of the first round
 _SECOND_WARMUP_FRACTION = 0.2
@@ -57,11 +57,15 @@ _HOPELESS_RISE = 0.5  # of an RMSE, as a part of it, in place of the drop
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the search found: the tensors of the delivered and of the control model by ONNX name, and the whole curve."""
+    """What the search found: the tensors of the delivered and of the control model by ONNX name, and the whole curve.
+
+    `log_sigma2` is that of the delivered weights' posterior, -inf where there is no weight; empty where magnitude won.
+    """
 
     delivered: Literal["variational", "magnitude"]
     tensors: Tensors
     metric: float
+    log_sigma2: Tensors
     control_tensors: Tensors
     control_metric: float
     curve: list[Candidate]
@@ -79,6 +83,7 @@ class Search:
         model: the uploaded model, on the device of the run.
         baseline: its rows, its metric and the budget.
         config, schedule: the options, and the sizes resolved from them.
+        objective: what is trained towards.
         tracker: told of the work done.
         checkpoint: read at the start, written now and then.
     """
@@ -89,11 +94,10 @@ class Search:
         baseline: Baseline,
         config: CompressionConfig,
         schedule: Schedule,
+        objective: Objective,
         tracker: ProgressTracker,
         checkpoint: CheckpointFile,
     ) -> None:
-        teacher = Teacher(model.module, baseline.train, schedule.batch_size) if config.distillation_weight > 0 else None
-        objective = Objective(baseline.readout, teacher, config.distillation_weight, config.distillation_temperature)
         self._setting = Setting(model, baseline, config, schedule, objective, tracker)
         self._whole = model.module
         self._checkpoint = checkpoint
@@ -327,7 +331,7 @@ class Search:
             raise Diverged("The metric of a point is no finite number.", param="fine_tune_step_size", suggestion="Set it lower.")
         point = Candidate(position.beta, cut.threshold, self._count_nonzero(tensors), metric, cut.layers)
         position.curve.append(point)
-        self._points.append(tensors)
+        self._points.append(tensors, {name: values + log_square(self._start[name]) for name, values in self._log_alpha.items()})
         setting.tracker.advance(0.0, {"threshold": min(point.threshold, 1e30), "nnz": point.nnz, "metric": metric})
         return len(position.curve) - 1
 
@@ -400,6 +404,7 @@ class Search:
             delivered="magnitude" if wins else "variational",
             tensors=control if wins else best,
             metric=metric if wins else chosen.metric,
+            log_sigma2={} if wins else self._points.log_sigma2(position.chosen, self._dense),
             control_tensors=control,
             control_metric=metric,
             curve=position.curve,

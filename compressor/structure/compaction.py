@@ -8,14 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, TensorShapeProto
 
 from compressor.graph.reader import read_graph
 from compressor.graph.write import float_tensors
-from compressor.structure.dead import Mask, settle
+from compressor.structure.dead import settle
 from compressor.structure.rewrite import rewrite
-from compressor.structure.trace import Shape, trace_units
-from compressor.structure.units import Array, Trace
+from compressor.structure.scope import Scope, Shape
+from compressor.structure.trace import trace_units
+from compressor.structure.units import Array, Mask, Trace
 
 Kept = tuple[npt.NDArray[np.intp] | None, ...]
 TensorT = TypeVar("TensorT", Array, torch.Tensor)
@@ -59,8 +60,15 @@ class Compaction:
         return tuple(torch.from_numpy(indices).to(like.device) for indices in mesh) if isinstance(like, torch.Tensor) else mesh
 
 
-def compact(model: ModelProto, arrays: Mapping[str, Array], *, output: str | None = None, drop_dead_inputs: bool = False) -> Compaction:
-    """The smaller twin of `model`, without the units that contribute nothing.
+def compact(
+    model: ModelProto,
+    arrays: Mapping[str, Array],
+    *,
+    output: str | None = None,
+    drop_dead_inputs: bool = False,
+    merge_rows: bool = False,
+) -> Compaction:
+    """The smaller twin of `model`, without the units that contribute nothing: neurons, filters, hidden units, columns of tables, heads.
 
     A unit goes if all weights that read it are 0, or if all that it is made from are: then what it holds is a constant, which is folded
     into the next bias where that is exact. Batch normalisation and dropout count in inference mode, a normalisation by the batch as
@@ -72,6 +80,8 @@ def compact(model: ModelProto, arrays: Mapping[str, Array], *, output: str | Non
         output: the only output that the smaller graph has; all of them where it is None.
         drop_dead_inputs: where one Gemm or MatMul is all that reads an input, gather the features that it has weights for. The input
             itself stays as it is.
+        merge_rows: let the rows of an embedding table that are 0 become one, which ids are mapped to, where that makes the file smaller.
+            In `expand` they are 0: nothing may train that row.
     Returns: what could be proven to be dead is gone; of a graph that is not understood, nothing.
     """
     small = ModelProto()
@@ -84,7 +94,7 @@ def compact(model: ModelProto, arrays: Mapping[str, Array], *, output: str | Non
     graph = read_graph(small)
     loaded = {name: constant.load() for name, constant in graph.constants.items() if name not in folded}
     constants = folded | {name: found[0] for name, found in loaded.items() if found is not None}
-    trace = trace_units(graph, constants, folded, _shapes(small), drop_dead_inputs=drop_dead_inputs)
+    trace = trace_units(Scope(graph, constants, folded, _shapes(small), drop_dead_inputs=drop_dead_inputs, merge_rows=merge_rows))
     stays = settle(trace, constants)
     compaction = Compaction(small, folded, _kept(trace, stays, folded))
     shrunk = compaction.shrink(folded)
@@ -104,10 +114,11 @@ def _shapes(model: ModelProto) -> dict[str, Shape]:
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         return {}
     known = [info for info in (*inferred.input, *inferred.value_info, *inferred.output) if info.type.tensor_type.HasField("shape")]
-    return {
-        info.name: tuple(size.dim_value if size.HasField("dim_value") else None for size in info.type.tensor_type.shape.dim)
-        for info in known
-    }
+    return {info.name: tuple(map(_size, info.type.tensor_type.shape.dim)) for info in known}
+
+
+def _size(dim: TensorShapeProto.Dimension) -> int | str | None:
+    return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
 
 
 def _kept(trace: Trace, stays: Mask, arrays: Mapping[str, Array]) -> dict[str, Kept]:

@@ -1,16 +1,36 @@
 """A graph made smaller: tensors cut, and sizes that nodes hold set anew."""
 
 from collections.abc import Mapping
-from itertools import count
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from compressor.graph.names import FreshNames
 from compressor.graph.reader import ONNX_DOMAINS
 from compressor.graph.tensors import constant_array, numpy_dtype
 from compressor.graph.write import drop_leftovers
-from compressor.structure.dead import Mask
-from compressor.structure.units import Array, Depthwise, Linear, Move, Trace
+from compressor.structure.grouped import num_groups
+from compressor.structure.heads import num_heads
+from compressor.structure.lookups import new_places
+from compressor.structure.recurrent import FIRST_STATE
+from compressor.structure.units import (
+    Array,
+    Attend,
+    Depthwise,
+    Grouped,
+    Linear,
+    Lookup,
+    Mask,
+    Move,
+    Recurrent,
+    Sections,
+    Step,
+    Target,
+    Trace,
+    Units,
+    View,
+)
 
 
 def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, Array]) -> None:
@@ -25,43 +45,106 @@ def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, A
     read = _names_read(model)
     _write(model, arrays)
     made_by = {name: node for node in model.graph.node for name in node.output}
-    fresh = _FreshNames(model)
+    changes = _Changes(trace, stays, arrays, FreshNames(model))
     inserted: dict[str, list[NodeProto]] = {}  # before the node with this output
     for step in trace.steps:
-        output = step.node.outputs[0]
-        node, kept = made_by[output], stays[trace.layouts[output].units]
-        match step:
-            case Depthwise():
-                next(attribute for attribute in node.attribute if attribute.name == "group").i = int(kept.sum())
-            case Move(target=(sizes, axis)) if not kept.all():
-                shape = fresh.like(f"{output}_shape")
-                inserted[output] = [_constant(shape, [*sizes[:axis], int(kept.sum()), *sizes[axis + 1 :]])]
-                node.input[1] = shape
-            case Linear(units=features) if output in trace.features and features is not None and not stays[features].all():
-                indices, gathered = fresh.like(f"{output}_features"), fresh.like(f"{output}_input")
-                inserted[output] = [
-                    _constant(indices, np.flatnonzero(stays[features]).tolist()),
-                    helper.make_node("Gather", [node.input[0], indices], [gathered], axis=trace.layouts[output].axis),
-                ]
-                node.input[0] = gathered
-            case _:
-                pass
+        output = next(filter(None, step.node.outputs))
+        inserted[output] = inserted.get(output, []) + changes.make(step, made_by[output], output)
     _insert(model, inserted)
     drop_leftovers(model)
     _drop_constants(model, read - _names_read(model))
 
 
-class _FreshNames:
-    """Names that nothing in a model has."""
+@dataclass(frozen=True)
+class _Changes:
+    """What becomes of single nodes; arguments as of rewrite."""
 
-    def __init__(self, model: ModelProto) -> None:
-        self._taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
-        self._taken.update(entry.name for entry in (*model.graph.input, *model.graph.output, *model.graph.initializer))
+    trace: Trace
+    stays: Mask
+    arrays: Mapping[str, Array]
+    fresh: FreshNames
 
-    def like(self, name: str) -> str:
-        free = next(tried for tried in (f"{name}{suffix or ''}" for suffix in count()) if tried not in self._taken)
-        self._taken.add(free)
-        return free
+    def make(self, step: Step, node: NodeProto, output: str) -> list[NodeProto]:
+        """Changes the node of a step, of which `output` is the first output. Returns: new nodes, to stand before it."""
+        match step:
+            case Depthwise():
+                _set(node, "group", self._count(self.trace.layouts[output].units))
+            case Grouped():
+                _set(node, "group", num_groups(step, self.stays))
+            case View(target=Target() as target) | Move(target=Target() as target):
+                return self._resize(node, target, self.trace.layouts[output].units, output)
+            case Sections() if self._some_go(self.trace.layouts[node.input[0]].units):
+                return self._cut_sections(node, step, output)
+            case Attend() if self.trace.layouts[output].rank == 3:
+                for slot, name in enumerate(("q_num_heads", "kv_num_heads")):
+                    heads = self.trace.layouts[node.input[slot]].units.reshape(num_heads(step.node, slot), -1)
+                    _set(node, name, self._count(heads[:, 0]))
+            case Recurrent() if self._some_go(step.units):
+                _set(node, "hidden_size", self._count(step.units))
+                for slot, begin in enumerate(step.begins, FIRST_STATE):
+                    if begin is None and slot < len(node.input):
+                        node.input[slot] = ""  # 0 is what it begins with in any case
+            case Lookup(rows=rows) if rows is not None and self._some_go(rows):
+                places = new_places(self.stays[rows], step.table.of(self.arrays))
+                return self._gather(node, 1, output, "rows", places, data_first=True)
+            case Linear(units=features) if features is not None and output in self.trace.features and self._some_go(features):
+                kept = np.flatnonzero(self.stays[features])
+                return self._gather(node, 0, output, "features", kept, axis=self.trace.layouts[output].axis)
+            case _:
+                pass
+        return []
+
+    def _count(self, units: Units) -> int:
+        return int(self.stays[units].sum())
+
+    def _some_go(self, units: Units) -> bool:
+        return not self.stays[units].all()
+
+    def _resize(self, node: NodeProto, target: Target, units: Units, output: str) -> list[NodeProto]:
+        if not any(self._some_go(counted) for counted in (units, *target.counted)):
+            return []
+        sizes = list(target.sizes)
+        if not target.repeats:
+            sizes[target.axis] = self._count(units)
+        if 0 in sizes:
+            _set(node, "allowzero", None)
+        node.input[target.slot] = self.fresh.like(f"{output}_shape")
+        return [_constant(node.input[target.slot], np.array(sizes, np.int64))]
+
+    def _cut_sections(self, node: NodeProto, step: Sections, output: str) -> list[NodeProto]:
+        """Gives Split its lengths, and Slice its bounds."""
+        layout = self.trace.layouts[node.input[0]]
+        bounds = [(self._count(layout.units[:start]), self._count(layout.units[:stop])) for start, stop in step.bounds.values()]
+        if node.op_type == "Slice":
+            numbers = [[bounds[0][0]], [bounds[0][1]], [layout.axis], [1]]
+        else:
+            numbers = [[stop - start for start, stop in bounds]]
+            _set(node, "num_outputs", None)
+            if any(attribute.name == "split" for attribute in node.attribute):
+                _set(node, "split", numbers.pop())
+        names = [self.fresh.like(f"{output}_part") for _ in numbers]
+        node.input[:] = [node.input[0], *names]
+        return [_constant(name, np.array(each, np.int64)) for name, each in zip(names, numbers, strict=True)]
+
+    def _gather(
+        self, node: NodeProto, slot: int, output: str, what: str, numbers: Array, *, axis: int = 0, data_first: bool = False
+    ) -> list[NodeProto]:
+        """Puts a Gather before an input: `numbers` of it, or, with `data_first`, what stands in `numbers` at its places."""
+        constant, gathered = self.fresh.like(f"{output}_{what}"), self.fresh.like(f"{output}_gathered")
+        inputs = [constant, node.input[slot]] if data_first else [node.input[slot], constant]
+        node.input[slot] = gathered
+        return [_constant(constant, numbers), helper.make_node("Gather", inputs, [gathered], axis=axis)]
+
+
+def _set(node: NodeProto, name: str, number: int | list[int] | None) -> None:
+    """Gives an attribute another value; None takes it away."""
+    index = next((index for index, attribute in enumerate(node.attribute) if attribute.name == name), None)
+    if number is None:
+        if index is not None:
+            del node.attribute[index]
+        return
+    place = node.attribute.add() if index is None else node.attribute[index]
+    place.CopyFrom(helper.make_attribute(name, number))
 
 
 def _write(model: ModelProto, arrays: Mapping[str, Array]) -> None:
@@ -88,9 +171,9 @@ def _tensor(array: Array, elem_type: int, name: str = "") -> TensorProto:
     return numpy_helper.from_array(np.ascontiguousarray(array.astype(numpy_dtype(elem_type))), name)
 
 
-def _constant(name: str, numbers: list[int]) -> NodeProto:
+def _constant(name: str, array: Array) -> NodeProto:
     # An initialiser would have to stand among the inputs of an old file, too.
-    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.array(numbers, np.int64)))
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
 
 
 def _is_constant(node: NodeProto) -> bool:
@@ -98,11 +181,11 @@ def _is_constant(node: NodeProto) -> bool:
 
 
 def _insert(model: ModelProto, inserted: Mapping[str, list[NodeProto]]) -> None:
-    if inserted:
+    if any(inserted.values()):
         nodes = [NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
         del model.graph.node[:]
         for node in nodes:
-            model.graph.node.extend([*inserted.get(node.output[0], ()), node])
+            model.graph.node.extend([*inserted.get(next(filter(None, node.output)), ()), node])
 
 
 def _names_read(model: ModelProto) -> set[str]:

@@ -1,4 +1,4 @@
-"""The two loops: fitting the posterior by maximising the ELBO, and fine-tuning the surviving weights under a fixed mask."""
+"""The two loops: fitting the posterior by maximising the ELBO, and training the weights that are left, under masks or on a grid."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +44,7 @@ def posterior_optimizer(module: OnnxModule, posterior: Posterior, scales: Scales
     between 0 and 3, where the KL hardly pulls at the mean any more.
     """
     log_sigma2 = {"params": list(posterior.log_sigma2.values()), "initial_lr": options.learning_rate_log_sigma2}
-    return torch.optim.Adam([*_scaled_groups(module, scales, options.step_size), log_sigma2], fused=True)
+    return torch.optim.Adam([*_scaled_groups(module.tensors(), scales, options.step_size), log_sigma2], fused=True)
 
 
 def fit_posterior(
@@ -146,24 +146,77 @@ def _train_masked(
     on_step: OnStep,
 ) -> None:
     weights = module.tensors()
-    optimizer = torch.optim.Adam(_scaled_groups(module, scales, options.step_size), fused=True)
+    masks: dict[str, Tensor] = {}
+
+    def mask(step: int, num_steps: int) -> None:
+        if step % MASKS_EVERY == 0 or step == num_steps - 1:
+            masks.update({name: mask.to(weights[name].dtype) for name, mask in masks_at((step + 1) / num_steps).items()})
+        for name, factor in masks.items():
+            weights[name].mul_(factor)
+
+    _descend(module, weights, scales, dict, mask, objective, rows, options, on_step)
+
+
+def fine_tune_rounded(
+    module: OnnxModule,
+    round_to: Callable[[str, Tensor], Tensor],
+    objective: Objective,
+    rows: Rows,
+    options: FineTuneOptions,
+    on_step: OnStep,
+) -> None:
+    """Trains the module's tensors under rounding, and leaves them rounded; weights that are 0 stay so.
+
+    Forward, every tensor is what it is rounded to; the gradient passes through as if it were not (the straight-through estimator, Bengio et
+    al. 2013, arXiv:1308.3432), and moves the number behind it.
+
+    Args:
+        round_to: of a tensor's ONNX name and values the rounded values.
+    Raises: Diverged where the loss is no longer finite.
+    """
+    weights = module.tensors()
+    kept = {name: weights[name] != 0 for name in module.weight_names}
+    behind = {name: tensor.detach().clone().requires_grad_() for name, tensor in weights.items()}
+
+    def values() -> dict[str, Tensor]:
+        return {name: tensor + (round_to(name, tensor) - tensor).detach() for name, tensor in behind.items()}
+
+    def mask(_: int, __: int) -> None:
+        for name, mask in kept.items():
+            behind[name].mul_(mask)
+
+    _descend(module, behind, tensor_scales(module, kept), values, mask, objective, rows, options, on_step)
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            tensor.copy_(round_to(name, behind[name]))
+
+
+def _descend(
+    module: OnnxModule,
+    parameters: Mapping[str, Tensor],
+    scales: Scales,
+    values: Callable[[], Mapping[str, Tensor]],
+    after_step: Callable[[int, int], None],
+    objective: Objective,
+    rows: Rows,
+    options: FineTuneOptions,
+    on_step: OnStep,
+) -> None:
+    """Adam over `parameters`, of which `values` makes what takes the place of the module's; `after_step` gets a step's number and all."""
+    optimizer = torch.optim.Adam(_scaled_groups(parameters, scales, options.step_size), fused=True)
     per_epoch = num_batches(rows, options.batch_size)
     num_steps = per_epoch * options.epochs
-    masks: dict[str, Tensor] = {}
     for epoch in range(options.epochs):
         losses = []
         for index, batch in enumerate(_epoch(module, rows, options, epoch)):
             step = epoch * per_epoch + index
-            if step % MASKS_EVERY == 0 or step == num_steps - 1:
-                masks = {name: mask.to(weights[name].dtype) for name, mask in masks_at((step + 1) / num_steps).items()}
             _set_rates(optimizer, step, num_steps)
             optimizer.zero_grad(set_to_none=True)
-            loss = objective.mean_loss(module(*batch.inputs, logits=True), batch)
+            loss = objective.mean_loss(module(*batch.inputs, values=values(), logits=True), batch)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
             optimizer.step()
             with torch.no_grad():
-                for name, mask in masks.items():
-                    weights[name].mul_(mask)
+                after_step(step, num_steps)
             losses.append(loss.detach())
             on_step(len(batch))
         _finite_mean(losses)
@@ -177,8 +230,8 @@ def _epoch(module: OnnxModule, rows: Rows, options: FitOptions | FineTuneOptions
     yield from shuffled_batches(rows, options.batch_size, seed)
 
 
-def _scaled_groups(module: OnnxModule, scales: Scales, step_size: float) -> list[dict[str, object]]:
-    return [{"params": [tensor], "initial_lr": step_size * scales[name]} for name, tensor in module.tensors().items()]
+def _scaled_groups(parameters: Mapping[str, Tensor], scales: Scales, step_size: float) -> list[dict[str, object]]:
+    return [{"params": [tensor], "initial_lr": step_size * scales[name]} for name, tensor in parameters.items()]
 
 
 def _set_rates(optimizer: torch.optim.Adam, step: int, num_steps: int) -> None:

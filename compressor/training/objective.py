@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compressor.config import CompressionConfig
 from compressor.graph.module import OnnxModule
 from compressor.training.readout import Readout
 from compressor.training.rows import Batch, Rows
@@ -70,3 +71,15 @@ class Objective:
         if self.weight == 1.0:
             return divergence
         return (1.0 - self.weight) * self.readout.mean_nll(logits, batch.labels) + self.weight * divergence
+
+
+def objective_of(module: OnnxModule, readout: Readout, rows: Rows, config: CompressionConfig, batch_size: int) -> Objective:
+    """What a run trains towards.
+
+    Args:
+        module: holds the uploaded model's tensors.
+        rows: those that will be trained on.
+        batch_size: rows of the teacher's forward pass.
+    """
+    teacher = Teacher(module, rows, batch_size) if config.distillation_weight > 0 else None
+    return Objective(readout, teacher, config.distillation_weight, config.distillation_temperature)

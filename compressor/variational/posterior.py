@@ -60,7 +60,7 @@ class Posterior:
     @torch.no_grad()
     def log_alpha(self) -> dict[str, Tensor]:
         """log(sigma^2 / mean^2) per weight, float32: the logarithm of the weight's Gaussian dropout rate; infinite where it was pruned."""
-        found = {name: self.log_sigma2[name] - mean.square().clamp_min(_SMALLEST_SQUARE).log() for name, mean in self.means.items()}
+        found = {name: self.log_sigma2[name] - log_square(mean) for name, mean in self.means.items()}
         return found | {name: found[name].masked_fill(mask == 0, math.inf) for name, mask in self.masks.items()}
 
     def keep_masks(self, threshold: float) -> dict[str, Tensor]:
@@ -77,6 +77,11 @@ class Posterior:
         low, high = _LOG_ALPHA_RANGE
         for name, log_sigma2 in self.log_sigma2.items():
             log_sigma2.clamp_(self._log_squares[name] + low, self._log_squares[name] + high)
+
+
+def log_square(mean: Tensor) -> Tensor:
+    """log(mean^2), finite where it is 0: log_sigma2 = log_alpha + log_square(mean)."""
+    return mean.square().clamp_min(_SMALLEST_SQUARE).log()
 
 
 def mean_square(tensor: Tensor, mask: Tensor | None = None) -> float:

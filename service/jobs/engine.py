@@ -1,12 +1,16 @@
 """One SQLAlchemy engine for SQLite and PostgreSQL."""
 
+import sqlite3
+import time
 from typing import Any
 
 from sqlalchemy import Engine, event
 from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy.engine import make_url
 
-SQLITE_PRAGMAS = {"journal_mode": "WAL", "busy_timeout": 30000, "synchronous": "NORMAL", "foreign_keys": "ON"}
+_BUSY_MS = 30_000
+_RETRY_S = 0.02
+SQLITE_PRAGMAS = {"busy_timeout": _BUSY_MS, "journal_mode": "WAL", "synchronous": "NORMAL", "foreign_keys": "ON"}
 
 
 def create_engine(url: str) -> Engine:
@@ -25,6 +29,15 @@ def create_engine(url: str) -> Engine:
 
 def _set_sqlite_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
+    deadline = time.monotonic() + _BUSY_MS / 1000
     for name, value in SQLITE_PRAGMAS.items():
-        cursor.execute(f"PRAGMA {name}={value}")
+        while True:
+            try:
+                cursor.execute(f"PRAGMA {name}={value}")
+                break
+            except sqlite3.OperationalError:
+                # For the lock under which a new database goes over to WAL, SQLite itself does not wait.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_RETRY_S)
     cursor.close()

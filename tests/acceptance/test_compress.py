@@ -15,7 +15,7 @@ from tests.acceptance.served import BAYESPRESS, to_environment
 from tests.service.worker.workplace import processes_of, wait_until
 
 QUICK = ["epochs=1", "second_round_epochs=1", "fine_tune_epochs=0", "thresholds=[3.0]", "max_branches=1"]
-ARTIFACTS = ["curve.safetensors", "model.onnx", "report.json", "split.npz", "weights.safetensors"]
+ARTIFACTS = ["curve.safetensors", "model.dense.onnx", "model.onnx", "report.json", "split.npz", "weights.safetensors"]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.service.worker.workplace import processes_of, wait_until
 
 QUICK = {"epochs": 4, "second_round_epochs": 4, "fine_tune_epochs": 1, "batch_size": 64, "thresholds": [0, 2, 4], "max_branches": 1}
 ENDED = {"succeeded", "failed", "failed_gate", "cancelled"}
-SELECTED = ["model.onnx", "selection.json", "weights.safetensors"]
+SELECTED = ["model.dense.onnx", "model.onnx", "selection.json", "weights.safetensors"]
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +87,10 @@ def test_a_job_exports_every_point_with_the_metric_of_the_curve(service: Served,
         selection = Selection.model_validate_json(service.client.get(job["links"]["report"]).content)
         assert (selection.number, selection.point, selection.verdict) == (number, point, job["verdict"])
         hashes = {artifact["name"]: artifact["sha256"] for artifact in artifacts if artifact["name"] != "selection.json"}
-        assert hashes == {name: selection.sha256[name] for name in ("model.onnx", "weights.safetensors")}
+        assert hashes == {name: selection.sha256[name] for name in SELECTED if name != "selection.json"}
     # The parent has lost nothing, and a selection is the parent of none.
     names = [artifact["name"] for artifact in service.client.get(parent["links"]["artifacts"]).json()["data"]]
-    assert names == ["curve.safetensors", "model.onnx", "report.json", "split.npz", "weights.safetensors"]
+    assert names == ["curve.safetensors", "model.dense.onnx", "model.onnx", "report.json", "split.npz", "weights.safetensors"]
     parts = {"kind": (None, "select"), "parent_id": (None, job["id"]), "config": (None, to_config(point=0))}
     refused = service.client.post("/v1/jobs", files=parts)
     assert (refused.status_code, refused.json()["code"], refused.json()["param"]) == (404, "artifact_not_found", "parent_id")

@@ -74,7 +74,7 @@ def test_notices_name_every_package_that_users_run() -> None:
     named = set(re.findall(r"^  ([a-z0-9-]+) {2,}\S.*https?://", notices, re.MULTILINE))
     brought = {
         name
-        for name in closure(requirements("worker", "postgres", "timm"))
+        for name in closure(requirements("worker", "postgres", "timm", "openvino"))
         if not name.startswith(("nvidia-", "cuda-")) and name != "triton"
     }
     assert brought <= named, brought - named

@@ -16,7 +16,7 @@ from tests.benchmarks.results import Line, check, write_json
 from tests.benchmarks.runs import run_seed
 
 # What is asked of each network, everything else being the default of the product, and the largest errors in per cent at these ratios.
-_PLANS: dict[str, tuple[dict[str, Any], dict[float, float]]] = {
+PLANS: dict[str, tuple[dict[str, Any], dict[float, float]]] = {
     "300-100": ({"target_ratio": 100, "curve_ratios": [120, 80, 60]}, {100: 1.85}),
     "300-100 shifted": ({"target_ratio": 100, "curve_ratios": [150, 120], "augmentation": ["shift"]}, {100: 1.50}),
     "5": ({"target_ratio": 300, "curve_ratios": [400, 280], "batch_size": 128}, {300: 0.95, 280: 0.90}),
@@ -44,9 +44,9 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the compression, as JSON")
     arguments = parser.parse_args()
     name = f"{arguments.network} shifted" if arguments.augment else arguments.network
-    if name not in _PLANS:
+    if name not in PLANS:
         parser.error(f"there is no plan for {name}")
-    asked, errors = _PLANS[name]
+    asked, errors = PLANS[name]
     options = asked | {key: json.loads(value) for key, value in (item.split("=", 1) for item in arguments.set)}
     data = find_data(arguments.data)
     print(f"LeNet-{name}, compressed with {json.dumps(options)}", flush=True)

@@ -22,7 +22,7 @@ from compressor.protocol import (
     TrainerInput,
 )
 
-RUN_ARTIFACTS = {"model.onnx", "weights.safetensors", "curve.safetensors", "split.npz", "report.json"}
+RUN_ARTIFACTS = {"model.onnx", "model.dense.onnx", "weights.safetensors", "curve.safetensors", "split.npz", "report.json"}
 QUICK = {"epochs": 3, "second_round_epochs": 3, "fine_tune_epochs": 2, "thresholds": [1], "max_branches": 1}
 
 

@@ -74,6 +74,21 @@ def test_load_csr_gives_what_scipy_makes_of_the_dense_matrix(tmp_path: Path, arr
         assert np.array_equal(matrix.data, expected.data)
 
 
+@quick
+@given(st.dictionaries(NAMES, tensors(), max_size=4))
+def test_standard_deviations_stand_beside_the_values(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    path = tmp_path / "weights.safetensors"
+    sigmas = {name: np.random.default_rng(0).random(array.shape) for name, array in list(arrays.items())[::2]}
+
+    csr.write(path, arrays, sigmas)
+
+    found = csr.read_sigmas(path)
+    assert found.keys() == sigmas.keys()
+    for name, sigma in sigmas.items():
+        assert np.array_equal(found[name], np.where(arrays[name] != 0, sigma, 0).astype(np.float32))
+    assert all(np.array_equal(csr.read(path)[name], array) for name, array in arrays.items())
+
+
 def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     weight = np.zeros((3, 2, 200), dtype=np.float32)
@@ -85,8 +100,8 @@ def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
     assert json.loads(metadata["bayespress_csr"]) == {
         "format_version": 1,
         "tensors": [
-            {"name": "conv/w:0", "key": "conv/w:0", "layout": "csr", "shape": [3, 2, 200]},
-            {"name": "bias", "key": "bias", "layout": "dense", "shape": [2]},
+            {"name": "conv/w:0", "key": "conv/w:0", "layout": "csr", "shape": [3, 2, 200], "sigma": False},
+            {"name": "bias", "key": "bias", "layout": "dense", "shape": [2], "sigma": False},
         ],
     }
     assert stored["conv/w:0.crow_indices"].tolist() == [0, 1, 1, 3]
@@ -189,6 +204,7 @@ def test_indices_that_would_lead_scipy_astray_are_refused(tmp_path: Path, key: s
         {"format_version": 1, "tensors": [ENTRY | {"shape": [12]}]},
         {"format_version": 1, "tensors": [ENTRY | {"shape": [3, 2**40]}]},
         {"format_version": 1, "tensors": [ENTRY | {"shape": [-3, -4]}]},
+        {"format_version": 1, "tensors": [ENTRY | {"sigma": True}]},
         {"format_version": 1, "tensors": [ENTRY | {"layout": "coo"}]},
         {"format_version": 1, "tensors": [ENTRY | {"layout": "dense", "key": "w.values", "shape": [4]}]},
     ],
@@ -197,6 +213,13 @@ def test_a_wrong_layout_is_refused(tmp_path: Path, layout: object) -> None:
     path = save(tmp_path / "w", GOOD, layout)
     with pytest.raises(InvalidArtifact):
         csr.load_csr(path)
+
+
+@pytest.mark.parametrize("sigma", [np.ones(2, np.float32), np.ones(3, np.float64), np.ones((3, 1), np.float32)])
+def test_standard_deviations_of_another_number_or_type_are_refused(tmp_path: Path, sigma: np.ndarray) -> None:
+    path = save(tmp_path / "w", GOOD | {"w.sigma": sigma}, {"format_version": 1, "tensors": [ENTRY | {"sigma": True}]})
+    with pytest.raises(InvalidArtifact, match="deviations"):
+        csr.read_sigmas(path)
 
 
 def test_a_file_of_another_tool_is_refused(tmp_path: Path) -> None:

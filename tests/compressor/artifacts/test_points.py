@@ -28,7 +28,7 @@ def point(tensors: dict[str, Tensor], metric: float = 0.5) -> CurvePoint:
 def write_all(path: Path, all_points: list[dict[str, Tensor]]) -> tuple[Curve, Points]:
     points = Points()
     for tensors in all_points:
-        points.append(tensors)
+        points.append(tensors, {name: tensor.square().log() for name, tensor in tensors.items() if tensor.ndim >= 2})
     curve = Curve(
         model_sha256="0" * 64,
         architecture=None,
@@ -68,8 +68,13 @@ def test_every_point_comes_back(tmp_path_factory: pytest.TempPathFactory, all_po
     verify_points(path, curve, points, all_points[0])
     assert read(path) == curve
     for number, tensors in enumerate(all_points):
-        found = read_point(path, curve, number, all_points[0])
+        point = read_point(path, curve, number, all_points[0])
+        found = point.tensors
         assert list(found) == list(tensors)
+        assert list(point.log_sigma2) == [name for name, tensor in tensors.items() if tensor.ndim >= 2]
+        for name, sigmas in point.log_sigma2.items():
+            expected = tensors[name].square().log().to(torch.float16).to(tensors[name].dtype)
+            assert torch.equal(sigmas, expected.masked_fill(tensors[name] == 0, -torch.inf))
         for name, tensor in tensors.items():
             assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
             assert torch.equal(found[name], tensor)
@@ -112,6 +117,9 @@ TAMPERED: dict[str, tuple[str, Tensor, str]] = {
     "backwards": ("positions", torch.tensor([355, 154], dtype=torch.int32), "increase"),
     "floats": ("positions", torch.tensor([154.0, 355.0]), "type"),
     "too few bits": ("positions", torch.full((3,), 1, dtype=torch.uint8), "elements"),
+    "fewer variances": ("log_sigma2", torch.zeros(1, dtype=torch.float16), "variances"),
+    "variances that are not finite": ("log_sigma2", torch.tensor([0, torch.inf], dtype=torch.float16), "variances"),
+    "variances of another type": ("log_sigma2", torch.zeros(2), "variances"),
     "too many bits": ("positions", torch.full((250,), 255, dtype=torch.uint8), "number"),
 }
 
@@ -177,7 +185,7 @@ def test_a_damaged_file_is_refused_or_gives_tensors_of_the_model(tmp_path_factor
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(whole[: data.draw(st.one_of(st.just(len(whole)), st.integers(0, len(whole))))])
     try:
-        found = read_point(path, read(path), 0, SPARSE)
+        found = read_point(path, read(path), 0, SPARSE).tensors
     except InvalidArtifact:
         return
     assert {name: tensor.shape for name, tensor in found.items()} == {name: tensor.shape for name, tensor in SPARSE.items()}

@@ -1,5 +1,6 @@
 """The read-back check: what was written passes, the smallest change of a weight does not."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from compressor.artifacts import csr, sparse_onnx, verify
+from compressor.artifacts.second_runtime import Outputs, run_elsewhere
 from compressor.errors import ArtifactMismatch
 
 RNG = np.random.default_rng(0)
@@ -49,36 +51,46 @@ def changed() -> np.ndarray:
 
 
 def test_what_was_written_passes(model: Path, weights: Path) -> None:
-    verify.verify_model(model, {"w": WEIGHT}, [ROWS], EXACT)
-    verify.verify_weights(weights, sparse_onnx.read(model))
-    assert np.array_equal(sparse_onnx.read(model)["w"], WEIGHT)
+    verify.check_tensors("m", {"w": WEIGHT}, sparse_onnx.read(model))
+    runtimes = verify.verify_outputs("m", model.read_bytes(), linear(WEIGHT), [ROWS], EXACT, output="y")
+    assert [name.split()[0] for name in runtimes] in (["onnxruntime", "openvino"], ["onnxruntime", "onnx.reference"])
+    verify.verify_weights(weights, sparse_onnx.read(model), {})
     assert np.array_equal(csr.read(weights)["w"], WEIGHT)
 
 
-def test_half_precision_is_compared_in_half_precision(tmp_path: Path) -> None:
-    half = WEIGHT.astype(np.float16)
-    path = tmp_path / "model.onnx"
-    path.write_bytes(sparse_onnx.to_sparse(linear(half)).SerializeToString())
-    verify.verify_model(path, {"w": WEIGHT}, [ROWS], EXACT)
+def test_half_precision_is_compared_in_half_precision() -> None:
+    half = sparse_onnx.to_sparse(linear(WEIGHT.astype(np.float16)))
+    run = partial(verify.verify_outputs, "m", half.SerializeToString(), linear(WEIGHT.astype(np.float16)), [ROWS], output="y")
+    run(EXACT, tolerance=verify.HALF_TOLERANCE)
     with pytest.raises(ArtifactMismatch):
-        verify.verify_model(path, {"w": WEIGHT}, [ROWS], EXACT + 0.02 * np.abs(EXACT).max())
-    assert sparse_onnx.read(path)["w"].dtype == np.float16
+        run(EXACT + 0.02 * np.abs(EXACT).max(), tolerance=verify.HALF_TOLERANCE)
+    with pytest.raises(ArtifactMismatch):
+        run(EXACT)
 
 
 def test_one_weight_off_by_one_ulp_is_found(model: Path, weights: Path) -> None:
     with pytest.raises(ArtifactMismatch, match="'w'"):
-        verify.verify_model(model, {"w": changed()}, [ROWS], EXACT)
+        verify.check_tensors("m", {"w": changed()}, sparse_onnx.read(model))
     with pytest.raises(ArtifactMismatch, match="'w'"):
-        verify.verify_weights(weights, {"w": changed()})
+        verify.verify_weights(weights, {"w": changed()}, {})
 
 
 def test_a_missing_or_renamed_tensor_is_found(model: Path, weights: Path) -> None:
     with pytest.raises(ArtifactMismatch):
-        verify.verify_model(model, {"v": WEIGHT}, [ROWS], EXACT)
+        verify.check_tensors("m", {"v": WEIGHT}, sparse_onnx.read(model))
     with pytest.raises(ArtifactMismatch):
-        verify.verify_weights(weights, {"w": WEIGHT, "b": np.ones(3, np.float32)})
+        verify.verify_weights(weights, {"w": WEIGHT, "b": np.ones(3, np.float32)}, {})
     with pytest.raises(ArtifactMismatch):
-        verify.verify_weights(weights, {"w": WEIGHT.reshape(30, 20)})
+        verify.verify_weights(weights, {"w": WEIGHT.reshape(30, 20)}, {})
+
+
+def test_other_standard_deviations_are_found(tmp_path: Path) -> None:
+    path, sigma = tmp_path / "weights.safetensors", np.full(WEIGHT.shape, 0.1)
+    csr.write(path, {"w": WEIGHT}, {"w": sigma})
+    verify.verify_weights(path, {"w": WEIGHT}, {"w": sigma})
+    for expected in ({}, {"w": 2 * sigma}):
+        with pytest.raises(ArtifactMismatch, match="deviations"):
+            verify.verify_weights(path, {"w": WEIGHT}, expected)
 
 
 def test_outputs_are_compared_relative_to_the_largest(model: Path) -> None:
@@ -87,7 +99,22 @@ def test_outputs_are_compared_relative_to_the_largest(model: Path) -> None:
     with pytest.raises(ArtifactMismatch):
         verify.check_outputs("m", EXACT + 1.1e-4 * scale, EXACT)
     with pytest.raises(ArtifactMismatch):
-        verify.verify_model(model, {"w": WEIGHT}, [ROWS], EXACT + 0.01 * scale)
+        verify.verify_outputs("m", model.read_bytes(), linear(WEIGHT), [ROWS], EXACT + 0.01 * scale, output="y")
+
+
+def test_a_file_that_only_the_second_runtime_reads_otherwise_is_found(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "run_elsewhere", lambda *_: Outputs("another 1.0", EXACT + 1))
+    with pytest.raises(ArtifactMismatch, match=r"another 1\.0"):
+        verify.verify_outputs("m", model.read_bytes(), linear(WEIGHT), [ROWS], EXACT, output="y")
+
+
+def test_an_operator_that_the_second_runtime_lacks_says_nothing_of_the_file() -> None:
+    foreign = linear(WEIGHT)
+    foreign.graph.node[0].op_type = "NoSuchOperator"
+    assert run_elsewhere(foreign, foreign, [ROWS], "y") is None
+    found = run_elsewhere(linear(WEIGHT), linear(WEIGHT), [ROWS], "y")
+    assert found is not None
+    verify.check_outputs("m", found.values, EXACT)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -106,6 +133,6 @@ def test_damaged_files_are_mismatches(model: Path, weights: Path) -> None:
     model.write_bytes(model.read_bytes()[:-7])
     weights.write_bytes(weights.read_bytes()[:-7])
     with pytest.raises(ArtifactMismatch):
-        verify.verify_model(model, {"w": WEIGHT}, [ROWS], EXACT)
+        verify.verify_outputs("m", model.read_bytes(), linear(WEIGHT), [ROWS], EXACT, output="y")
     with pytest.raises(ArtifactMismatch):
-        verify.verify_weights(weights, {"w": WEIGHT})
+        verify.verify_weights(weights, {"w": WEIGHT}, {})

@@ -1,11 +1,7 @@
-"""From the search's outcome to files and report: write, read everything back, look at the test rows once, sum up."""
+"""The report: everything that was found, summed up in plain words and in numbers."""
 
-import gzip
-import hashlib
-import math
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from math import exp
 from pathlib import Path
@@ -16,25 +12,23 @@ import numpy.typing as npt
 import torch
 
 from compressor.admission import AdmittedModel
-from compressor.artifacts import csr, points, runtime, sparse_onnx
-from compressor.artifacts.verify import verify_model, verify_weights
 from compressor.atomic import replacing
 from compressor.config import CompressionConfig
 from compressor.data.dataset import Dataset, Parts
-from compressor.data.split import read_split, write_split
+from compressor.delivery.files import MODEL, Arrays, file_sha256
+from compressor.delivery.measuring import Measured
+from compressor.delivery.writing import curve_points
 from compressor.errors import ArtifactMismatch
 from compressor.graph.write import float_tensors
-from compressor.intake import Baseline, to_arrays
-from compressor.protocol import CURVE, DataReference
+from compressor.intake import Baseline
+from compressor.protocol import DataReference
 from compressor.redundancy import constant_weights, judge_redundancy
 from compressor.report import (
     Branch,
     Budget,
     Bytes,
-    CurvePoint,
     Gate,
     Inputs,
-    Latency,
     Layer,
     LogAlphaQuantiles,
     MetricName,
@@ -45,13 +39,11 @@ from compressor.report import (
     SnrQuantiles,
     Weights,
 )
-from compressor.scoring import TestScores, score_test
 from compressor.search import Outcome
 
-MODEL, WEIGHTS, SPLIT, REPORT = "model.onnx", "weights.safetensors", "split.npz", "report.json"
+REPORT = "report.json"
 
 _RATIO_SLACK = 1e-3  # fine-tuning may bring a weight or two to exactly 0, or not
-_VERIFIED_ROWS = 256
 _QUANTISED = 4.0  # times smaller, float32 as 8 bits
 _PACKAGES = ("bayespress", "torch", "onnx", "onnxruntime", "numpy", "datasets")
 
@@ -63,105 +55,6 @@ _WORDS: dict[MetricName, str] = {
     "deviation": "RMSE from the uploaded model's outputs",
 }
 
-Arrays = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The files' sizes, speed and metric, none of which the training side has a word in."""
-
-    arrays: Arrays
-    test: TestScores
-    latency: Latency
-    bytes: Bytes
-
-
-def write_artifacts(
-    out_dir: Path, upload: AdmittedModel, config: CompressionConfig, baseline: Baseline, outcome: Outcome, parts: Parts
-) -> None:
-    """model.onnx and weights.safetensors of the delivered model, curve.safetensors of all points, and split.npz."""
-    write_model(out_dir, upload, outcome.tensors)
-    write_split(out_dir / SPLIT, _split_of(parts))
-    curve = _curve(upload, config, baseline, outcome)
-    points.write(out_dir / CURVE, curve, outcome.points)
-    points.verify_points(out_dir / CURVE, curve, outcome.points, outcome.tensors)
-
-
-def write_model(out_dir: Path, upload: AdmittedModel, tensors: Mapping[str, torch.Tensor]) -> None:
-    """model.onnx and weights.safetensors of the uploaded model with these tensors."""
-    sparse_onnx.write(out_dir / MODEL, upload.proto, {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
-    csr.write(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL))
-
-
-def _curve(upload: AdmittedModel, config: CompressionConfig, baseline: Baseline, outcome: Outcome) -> points.Curve:
-    floats = {name: array for name, array in float_tensors(upload.proto).items() if array.ndim >= 2}
-    numel = sum(array.size for array in floats.values())
-    return points.Curve(
-        model_sha256=file_sha256(upload.path),
-        architecture=config.architecture,
-        image_size=config.image_size,
-        output=config.output,
-        numel=numel,
-        metric=baseline.kind.name,
-        dense_metric=baseline.dense.value,
-        fixed_nnz=sum(int(np.count_nonzero(array)) for name, array in floats.items() if name not in outcome.tensors),
-        tensors=points.specs_of(outcome.tensors),
-        points=_curve_points(outcome, numel),
-    )
-
-
-def _split_of(parts: Parts) -> dict[str, npt.NDArray[np.int64]]:
-    """Rows of the train file by part; all of them, in order, where nothing was carved."""
-    return parts.indices or {"train": np.arange(len(parts.train), dtype=np.int64)}
-
-
-def verify(out_dir: Path, upload: AdmittedModel, parts: Parts, baseline: Baseline) -> None:
-    """Reads every artifact back and compares its outputs with those of the module, which holds the delivered tensors.
-
-    Raises: ArtifactMismatch.
-    """
-    rows = parts.validation.take(np.arange(min(_VERIFIED_ROWS, len(parts.validation))))
-    index = slice(0, len(rows))
-    upload.module.eval()
-    with torch.no_grad():
-        expected = upload.module(*baseline.validation.take(index)[0]).cpu().numpy()
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in upload.module.state().items()}
-    verify_model(out_dir / MODEL, arrays, to_arrays(rows, baseline.scaling), expected, output=upload.module.output.name)
-    verify_weights(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL))
-    split, written = read_split(out_dir / SPLIT), _split_of(parts)
-    if split.keys() != written.keys() or any(not np.array_equal(split[part], rows) for part, rows in written.items()):
-        raise ArtifactMismatch("split.npz does not hold the rows of the run.", param=SPLIT)
-
-
-def measure(out_dir: Path, upload: AdmittedModel, outcome: Outcome, parts: Parts, baseline: Baseline) -> Measured:
-    """Size, latency and test metric of the files, in stock ONNX Runtime; the one look at the test rows."""
-    output = upload.module.output.name
-    control = out_dir / "control.onnx"
-    sparse_onnx.write(control, upload.proto, {name: tensor.detach().cpu().numpy() for name, tensor in outcome.control_tensors.items()})
-
-    inference = upload.inference.SerializeToString()
-    test = score_test(inference, out_dir / MODEL, control, parts.test, baseline, output)
-    control.unlink()
-    sample = to_arrays(parts.validation.take(np.arange(1)), baseline.scaling)
-    return Measured(
-        arrays=sparse_onnx.read(out_dir / MODEL),
-        test=test,
-        latency=runtime.measure_latency(inference, out_dir / MODEL, sample, output=output),
-        bytes=measure_bytes(out_dir, upload, (MODEL, WEIGHTS, CURVE, SPLIT)),
-    )
-
-
-def measure_bytes(out_dir: Path, upload: AdmittedModel, names: Sequence[str]) -> Bytes:
-    """Sizes of the upload and of the files of these names, model.onnx among them."""
-    dense = upload.path.read_bytes()
-    artifacts = {name: (out_dir / name).stat().st_size for name in names}
-    return Bytes(
-        dense=len(dense),
-        dense_gzip=len(gzip.compress(dense, mtime=0)),
-        artifacts=artifacts,
-        size_ratio=len(dense) / artifacts[MODEL],
-    )
-
 
 def make_report(
     out_dir: Path,
@@ -172,6 +65,7 @@ def make_report(
     parts: Parts,
     outcome: Outcome,
     measured: Measured,
+    warnings: Sequence[str],
     device: torch.device,
     seconds: float,
 ) -> Report:
@@ -189,11 +83,10 @@ def make_report(
         met=budget.met,
     )
     unlabelled = _unlabelled(parts)
-    warnings = list(parts.warnings) + _warnings(budget, measured, unlabelled)
     report = Report(
         verdict=_verdict(weights, measured, budget, redundancy, outcome.delivered, bool(parts.carved)),
         delivered=outcome.delivered,
-        warnings=warnings,
+        warnings=[*parts.warnings, *warnings, *_warnings(budget, measured, unlabelled)],
         metric=measured.test.metric,
         difference=measured.test.difference,
         calibration=measured.test.calibration,
@@ -203,8 +96,11 @@ def make_report(
         weights=weights,
         parameters=parameters,
         bytes=measured.bytes,
+        files=measured.files,
+        upload_load=measured.upload_load,
         latency=measured.latency,
-        curve=list(_curve_points(outcome, weights.numel)),
+        quantisation=measured.quantisation,
+        curve=list(curve_points(outcome, weights.numel)),
         branches=[
             Branch(beta=branch.beta, nnz=branch.nnz, num_points=sum(point.beta == branch.beta for point in outcome.curve))
             for branch in outcome.branches
@@ -222,7 +118,7 @@ def make_report(
         ),
         training=outcome.training,
         provenance=Provenance(
-            sha256=_hash_all(out_dir, upload, data),
+            sha256=_hash_all(out_dir, upload, data, measured.bytes.artifacts),
             config=config.model_dump(mode="json"),
             seed=config.seed,
             device=device.type,
@@ -235,11 +131,6 @@ def make_report(
     if Report.model_validate_json((out_dir / REPORT).read_bytes()) != report:
         raise ArtifactMismatch("report.json does not hold the report.", param=REPORT)
     return report
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unlabelled(parts: Parts) -> list[Literal["train", "validation", "test"]]:
@@ -319,21 +210,6 @@ def _gates(config: CompressionConfig, weights: Weights, measured: Measured) -> l
     return found
 
 
-def _curve_points(outcome: Outcome, numel: int) -> tuple[CurvePoint, ...]:
-    return tuple(
-        CurvePoint(
-            beta=point.beta,
-            threshold=point.threshold if math.isfinite(point.threshold) else None,
-            layer_thresholds=point.layer_thresholds,
-            nnz=point.nnz,
-            compression_ratio=numel / max(1, point.nnz),
-            metric=point.metric,
-            chosen=number == outcome.chosen and outcome.delivered == "variational",
-        )
-        for number, point in enumerate(outcome.curve)
-    )
-
-
 def _verdict(weights: Weights, measured: Measured, budget: Budget, redundancy: Redundancy, delivered: str, carved: bool) -> str:
     """What became of the file and of the metric, whether the budget held, and whether there was much to win."""
     bytes_, metric = measured.bytes, measured.test.metric
@@ -402,7 +278,7 @@ def _warnings(budget: Budget, measured: Measured, unlabelled: Sequence[str]) -> 
     return found
 
 
-def _hash_all(out_dir: Path, upload: AdmittedModel, data: DataReference) -> dict[str, str]:
+def _hash_all(out_dir: Path, upload: AdmittedModel, data: DataReference, names: Iterable[str]) -> dict[str, str]:
     inputs = {part: Path(source) for part, source in data.model_dump().items() if source and not source.startswith("builtin:")}
-    files = {"model": upload.path} | inputs | {name: out_dir / name for name in (MODEL, WEIGHTS, CURVE, SPLIT)}
+    files = {"model": upload.path} | inputs | {name: out_dir / name for name in names}
     return {name: file_sha256(path) for name, path in files.items()}

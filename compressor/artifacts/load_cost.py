@@ -1,0 +1,60 @@
+"""What it takes to load a model file in stock ONNX Runtime, measured in processes of their own, which import nothing else.
+
+Run as a script it prints milliseconds and bytes of one loading. It inherits the environment that this package has set for ONNX Runtime.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+_NUM_LOADS = 3
+_TIMEOUT_S = 120.0
+
+
+class LoadCost(NamedTuple):
+    """Medians. `peak_bytes`: resident memory at its highest while the file was loaded, beyond what the process had before."""
+
+    median_ms: float
+    peak_bytes: int
+
+
+def measure_load(path: Path) -> LoadCost | None:
+    """None where no process could be started or ONNX Runtime does not load the file within two minutes."""
+    loads = []
+    for _ in range(_NUM_LOADS):
+        try:
+            # -I: nothing of ours lies on the path of the process.
+            command = [sys.executable, "-I", "-W", "ignore", __file__, str(path)]
+            done = subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S)  # noqa: S603  our own file
+        except (OSError, subprocess.SubprocessError):
+            return None
+        loads.append(json.loads(done.stdout))
+    milliseconds, peaks = zip(*loads, strict=True)
+    return LoadCost(median(milliseconds), int(median(peaks)))
+
+
+def _load(path: str) -> tuple[float, int]:
+    import onnxruntime  # in this process alone
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    Path("/proc/self/clear_refs").write_text("5")  # the highest so far begins anew
+    before, started = _resident("VmRSS"), time.perf_counter()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    seconds = time.perf_counter() - started
+    del session
+    return 1000 * seconds, max(0, _resident("VmHWM") - before)
+
+
+def _resident(field: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return 1024 * int(line.split()[1])
+
+
+if __name__ == "__main__":
+    print(json.dumps(_load(sys.argv[1])))  # noqa: T201  to who has started it

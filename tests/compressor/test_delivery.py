@@ -1,0 +1,98 @@
+"""What is delivered is the smallest graph of the same outputs, counted in the shapes that were uploaded."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from compressor.admission import AdmittedModel, admit
+from compressor.artifacts import sparse_onnx
+from compressor.config import CompressionConfig
+from compressor.delivery import deliver, finite_outputs, verify_files, write_model
+from compressor.errors import ArtifactMismatch
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.standard_normal((6, 20)).astype(np.float32)
+
+
+@pytest.fixture
+def upload(tmp_path: Path) -> AdmittedModel:
+    """20 to 30 to 5, with notes of an exporter and one of its user."""
+    tensors = {"w": RNG.standard_normal((30, 20)), "b": np.ones(30), "v": RNG.standard_normal((5, 30)), "c": np.zeros(5)}
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["h"], name="first", transB=1, doc_string="File /home/somebody/train.py"),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "v", "c"], ["y"], transB=1),
+    ]
+    nodes[0].metadata_props.add(key="pkg.torch.onnx.stack_trace", value="File /home/somebody/train.py")
+    nodes[0].metadata_props.add(key="layer", value="mine")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size]) for name, size in (("x", 20), ("y", 5))]
+    initializers = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in tensors.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:], initializers), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    model.metadata_props.add(key="names", value="cat,dog")
+    onnx.save(model, tmp_path / "upload.onnx")
+    return admit(tmp_path / "upload.onnx")
+
+
+def pruned(upload: AdmittedModel) -> dict[str, torch.Tensor]:
+    """Ten units are read by nobody, five others are made of nothing but their bias."""
+    tensors = {name: tensor.detach().clone() for name, tensor in upload.module.state().items()}
+    tensors["v"][:, :10] = 0
+    tensors["w"][10:15] = 0
+    with torch.no_grad():
+        for name, tensor in upload.module.state().items():
+            tensor.copy_(tensors[name])
+    return tensors
+
+
+def test_dead_units_are_gone_and_the_outputs_are_the_same(upload: AdmittedModel, tmp_path: Path) -> None:
+    delivered = deliver(upload, pruned(upload), {"w": torch.full((30, 20), -2.0)})
+    config = CompressionConfig(posterior_sigma=True)
+
+    names = write_model(tmp_path, delivered, config)
+    expected = finite_outputs(upload.module, [torch.from_numpy(ROWS)])
+    checked = verify_files(tmp_path, delivered, config, names, [ROWS], expected, "y")
+
+    assert names == ("model.onnx", "model.dense.onnx", "weights.safetensors")
+    assert {name: len(runtimes) for name, runtimes in checked.items()} == {"model.onnx": 2, "model.dense.onnx": 2}
+    shapes = {name: array.shape for name, array in sparse_onnx.read(tmp_path / "model.onnx").items()}
+    assert shapes == {"w": (15, 20), "b": (15,), "v": (5, 15), "c": (5,)}
+    assert {name: sigma.shape for name, sigma in delivered.sigmas.items()} == {"w": (15, 20)}
+    outputs = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"x": ROWS})[0]
+    assert np.allclose(outputs, expected, atol=1e-5)
+
+
+def test_what_is_left_is_counted_in_the_uploaded_shapes(upload: AdmittedModel, tmp_path: Path) -> None:
+    delivered = deliver(upload, pruned(upload), {})
+    write_model(tmp_path, delivered, CompressionConfig())
+
+    whole = delivered.whole(sparse_onnx.read(tmp_path / "model.onnx"))
+
+    assert {name: array.shape for name, array in whole.items()} == {"w": (30, 20), "b": (30,), "v": (5, 30), "c": (5,)}
+    assert np.count_nonzero(whole["w"]) == 15 * 20
+    assert np.count_nonzero(whole["v"]) == 5 * 15
+    assert np.array_equal(whole["v"][:, 15:], upload.module.tensors()["v"].detach().numpy()[:, 15:])
+
+
+def test_notes_of_the_exporter_are_gone_and_those_of_the_user_stay(upload: AdmittedModel) -> None:
+    model = deliver(upload, pruned(upload), {}).model
+    assert b"somebody" not in model.SerializeToString()
+    assert [(note.key, note.value) for note in model.graph.node[0].metadata_props] == [("layer", "mine")]
+    assert [(note.key, note.value) for note in model.metadata_props] == [("names", "cat,dog")]
+    assert [node.name for node in model.graph.node][:1] == ["first"]
+
+
+def test_a_graph_that_gives_other_outputs_is_found(upload: AdmittedModel, tmp_path: Path) -> None:
+    tensors = pruned(upload)
+    expected = finite_outputs(upload.module, [torch.from_numpy(ROWS)])
+    assert expected is not None
+    delivered = deliver(upload, tensors | {"c": tensors["c"] + 0.1}, {})
+    names = write_model(tmp_path, delivered, CompressionConfig())
+    with pytest.raises(ArtifactMismatch, match=r"model\.onnx"):
+        verify_files(tmp_path, delivered, CompressionConfig(), names, [ROWS], expected, "y")
