@@ -53,7 +53,7 @@ np.save(sys.argv[5], session.run([sys.argv[6]], feeds)[0])
 
 
 def prune(upload: AdmittedModel, seed: int) -> dict[str, torch.Tensor]:
-    """The upload's tensors with the smallest weights at 0, all that lead to a third of the units of each layer among them."""
+    """The upload's tensors with the smallest weights of each at 0, all that make a third of its units among them."""
     random = np.random.default_rng(seed)
     tensors = {name: tensor.detach().clone() for name, tensor in upload.module.state().items()}
     weights = [name for name in upload.module.weight_names if tensors[name].ndim >= 2]
@@ -63,10 +63,9 @@ def prune(upload: AdmittedModel, seed: int) -> dict[str, torch.Tensor]:
             size = tensors[name].shape[axis.axis]
             dead = torch.from_numpy(random.permutation(size)[: int(_DEAD * size)])
             tensors[name].index_fill_(axis.axis, dead, 0)
-    sizes = torch.cat([(tensors[name] / tensors[name].square().mean().sqrt().clamp_min(1e-30)).abs().flatten() for name in weights])
-    limit = float(sizes.kthvalue(int(_SPARSITY * len(sizes))).values)
     for name in weights:
-        tensors[name][(tensors[name] / tensors[name].square().mean().sqrt().clamp_min(1e-30)).abs() <= limit] = 0
+        sizes = tensors[name].abs()
+        tensors[name][sizes <= sizes.flatten().kthvalue(max(1, int(_SPARSITY * sizes.numel()))).values] = 0
     return tensors
 
 
