@@ -15,7 +15,7 @@ from compressor.admission import AdmittedModel
 from compressor.artifacts import bp, csr, dense_onnx, packed_onnx, sparse_onnx
 from compressor.artifacts.verify import HALF_TOLERANCE, TOLERANCE, check_tensors, verify_outputs, verify_weights
 from compressor.config import CompressionConfig
-from compressor.errors import ArtifactMismatch, InvalidArtifact
+from compressor.errors import ArtifactMismatch, CompressionError, InvalidArtifact
 from compressor.graph.module import OnnxModule
 from compressor.graph.write import drop_notes, float_tensors
 from compressor.intake import Baseline
@@ -39,13 +39,15 @@ class Delivered:
         model: the client's graph in inference mode without its dead units and without its exporter's notes, with dense tensors.
         compaction: the way between its tensors and the uploaded ones.
         sigmas: of its weights that have a posterior, by name in its shapes.
-        quantised: the same graph with all values on grids, and these; None where no file of it is wanted.
+        quantised: the same graph with all values on grids, and these; None where no file of it is wanted or could be had.
+        warnings: why a form that was wanted is missing.
     """
 
     model: ModelProto
     compaction: Compaction
     sigmas: Arrays
     quantised: Quantised | None = None
+    warnings: tuple[str, ...] = ()
 
     def whole(self, arrays: Arrays) -> Arrays:
         """Tensors of `model` in the uploaded shapes, 0 where it has none."""
@@ -78,9 +80,14 @@ def quantise(
     objective: Objective,
     tracker: ProgressTracker,
 ) -> Delivered:
-    """The same with its values on grids as well. Raises: Diverged."""
-    quantiser = Quantiser(delivered.model, output, delivered.sigmas, outcome.metric, baseline, config, objective, outcome.training, tracker)
-    return replace(delivered, quantised=quantiser.run())
+    """The same with its values on grids as well; where they cannot be had, with the reason, since that must not cost the run."""
+    try:
+        quantiser = Quantiser(
+            delivered.model, output, delivered.sigmas, outcome.metric, baseline, config, objective, outcome.training, tracker
+        )
+        return replace(delivered, quantised=quantiser.run())
+    except CompressionError as error:
+        return replace(delivered, warnings=(f"There is no file of quantised values: {error.detail} {error.suggestion}",))
 
 
 def write_model(out_dir: Path, delivered: Delivered, config: CompressionConfig) -> tuple[str, ...]:
@@ -90,11 +97,11 @@ def write_model(out_dir: Path, delivered: Delivered, config: CompressionConfig) 
     csr.write(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL), delivered.sigmas if config.posterior_sigma else None)
     names = [MODEL, DENSE, WEIGHTS]
     quantised = delivered.quantised
-    if "packed" in config.formats:
-        if quantised is None or config.packed_values == "float16":
-            packed_onnx.write(out_dir / PACKED, delivered.model, None)
-        else:
-            packed_onnx.write(out_dir / PACKED, quantised.model, quantised.grids)
+    if "packed" in config.formats and config.packed_values == "float16":
+        packed_onnx.write(out_dir / PACKED, delivered.model, None)
+        names.append(PACKED)
+    elif "packed" in config.formats and quantised is not None:
+        packed_onnx.write(out_dir / PACKED, quantised.model, quantised.grids)
         names.append(PACKED)
     if "bp" in config.formats and quantised is not None:
         bp.write(out_dir / BP, quantised.model, quantised.grids)

@@ -38,11 +38,11 @@ def write_artifacts(
 
     Returns: the names of the model's files, and why one is missing.
     """
-    warnings: tuple[str, ...] = ()
+    warnings = delivered.warnings
     try:
         names = write_model(out_dir, delivered, config)
     except CannotPack as error:
-        warnings = (f"There is no {PACKED}: {error.detail} {error.suggestion}",)
+        warnings += (f"There is no {PACKED}: {error.detail} {error.suggestion}",)
         others = tuple(form for form in config.formats if form != "packed")
         names = write_model(out_dir, delivered, config.model_copy(update={"formats": others}))
     write_split(out_dir / SPLIT, _split_of(parts))

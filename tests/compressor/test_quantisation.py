@@ -12,7 +12,7 @@ import pytest
 import compressor
 from compressor import CompressionConfig, Report, compress
 from compressor.artifacts import bp, csr, packed_onnx
-from compressor.errors import InvalidConfig
+from compressor.errors import Diverged, InvalidConfig
 from compressor.graph.write import float_tensors
 from tests.compressor.conftest import DigitsJob
 
@@ -90,6 +90,18 @@ def test_float16_values_need_no_rounding_in_training(digits_job, tmp_path):
     for name, array in packed_onnx.read(tmp_path / "model.packed.onnx").items():
         assert np.array_equal(array != 0, exact[name].astype(np.float16) != 0) or array.ndim < 2
         assert np.allclose(array, exact[name], rtol=1e-3)
+
+
+def test_a_training_that_diverges_under_rounding_does_not_cost_the_run(digits_job, tmp_path, monkeypatch):
+    def diverge(*_: object) -> None:
+        raise Diverged("no finite number", param="step_size", suggestion="smaller steps")
+
+    monkeypatch.setattr("compressor.quantisation.fine_tune_rounded", diverge)
+    config = CompressionConfig.parse({**QUICK, "epochs": 2, "second_round_epochs": 2, "formats": ["bp", "packed"]})
+    report = compress(digits_job.model, digits_job.data, config, tmp_path)
+    assert report.quantisation is None
+    assert [file.name for file in report.files] == ["model.onnx", "model.dense.onnx", "weights.safetensors"]
+    assert any("no file of quantised values" in warning for warning in report.warnings)
 
 
 def test_a_selection_cannot_round(run, digits_job, tmp_path):
