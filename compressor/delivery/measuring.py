@@ -120,7 +120,7 @@ def _measure_file(
     size = sizes.artifacts[path.name]
     runs = path.name in (MODEL, DENSE, PACKED)
     dense, output = upload.inference.SerializeToString(), upload.module.output.name
-    counts = dict.fromkeys((1, len(sample[0]))) if runs and upload.module.static_batch is None else {1: None} if runs else {}
+    counts = {1} if upload.module.static_batch else {1, len(sample[0])}  # a graph with its own number of rows is run on these
     return DeliveredFile(
         name=path.name,
         bytes=size,
@@ -133,7 +133,8 @@ def _measure_file(
         load=_load(path) if runs else None,
         latency=[
             runtime.measure_latency(dense, path, sample, output=output, batch_size=count, max_seconds=_SECONDS_PER_LATENCY)
-            for count in counts
+            for count in sorted(counts)
+            if runs
         ],
     )
 
