@@ -153,10 +153,10 @@ class Latency(_Part):
 
 
 class LoadCost(_Part):
-    """Of a process that does nothing but load the file in stock ONNX Runtime; medians of three."""
+    """Of a process that does nothing but load the file in stock ONNX Runtime."""
 
-    median_ms: float
-    peak_bytes: int = Field(description="resident memory at its highest, beyond what the process had before")
+    median_ms: float = Field(description="of three loadings")
+    peak_bytes: int = Field(description="resident memory at its highest during the first, beyond what the process had before")
 
 
 class DeliveredFile(_Part):

@@ -1,12 +1,13 @@
-"""What it takes to load a model file in stock ONNX Runtime, measured in processes of their own, which import nothing else.
+"""What it takes to load a model file in stock ONNX Runtime, measured in a process of its own, which imports nothing else.
 
-Run as a script it prints milliseconds and bytes of one loading. It inherits the environment that this package has set for ONNX Runtime.
+Run as a script it prints milliseconds and bytes. It inherits the environment that this package has set for ONNX Runtime.
 """
 
 import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -16,7 +17,7 @@ _TIMEOUT_S = 120.0
 
 
 class LoadCost(NamedTuple):
-    """Medians. `peak_bytes`: resident memory at its highest while the file was loaded, beyond what the process had before."""
+    """`median_ms`: of three loadings. `peak_bytes`: resident memory at its highest during the first, beyond what the process had before."""
 
     median_ms: float
     peak_bytes: int
@@ -24,31 +25,32 @@ class LoadCost(NamedTuple):
 
 def measure_load(path: Path) -> LoadCost | None:
     """None where no process could be started or ONNX Runtime does not load the file within two minutes."""
-    loads = []
-    for _ in range(_NUM_LOADS):
-        try:
-            # -I: nothing of ours lies on the path of the process.
-            command = [sys.executable, "-I", "-W", "ignore", __file__, str(path)]
-            done = subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S)  # noqa: S603  our own file
-        except (OSError, subprocess.SubprocessError):
-            return None
-        loads.append(json.loads(done.stdout))
-    milliseconds, peaks = zip(*loads, strict=True)
-    return LoadCost(median(milliseconds), int(median(peaks)))
+    try:
+        # -I: nothing of ours lies on the path of the process.
+        command = [sys.executable, "-I", "-W", "ignore", __file__, str(path)]
+        done = subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S)  # noqa: S603  our own file
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return LoadCost(*json.loads(done.stdout))
 
 
-def _load(path: str) -> tuple[float, int]:
+def _load(path: str) -> LoadCost:
     import onnxruntime  # in this process alone
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    Path("/proc/self/clear_refs").write_text("5")  # the highest so far begins anew
-    before, started = _resident("VmRSS"), time.perf_counter()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    seconds = time.perf_counter() - started
-    del session
-    return 1000 * seconds, max(0, _resident("VmHWM") - before)
+    with suppress(OSError):  # where that is not allowed, the peak may be that of the imports
+        Path("/proc/self/clear_refs").write_text("5")  # the highest so far begins anew
+    before, peak, milliseconds = _resident("VmRSS"), 0, []
+    for number in range(_NUM_LOADS):
+        started = time.perf_counter()
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        milliseconds.append(1000 * (time.perf_counter() - started))
+        if number == 0:
+            peak = max(0, _resident("VmHWM") - before)
+        del session
+    return LoadCost(median(milliseconds), peak)
 
 
 def _resident(field: str) -> int:

@@ -16,7 +16,6 @@ import onnx
 from compressor.graph.write import drop_notes
 from tests.benchmarks.lenet import PLANS
 from tests.benchmarks.mnist import find_data
-from tests.benchmarks.readback import read_back
 from tests.benchmarks.results import Line, check, write_json
 from tests.benchmarks.runs import run_seed
 
@@ -45,7 +44,7 @@ def run(network: str, data: Path, seed: int) -> dict[str, Any]:
         dense = onnx.load(finished.dense)
         drop_notes(dense)
         dense_bytes = dense.ByteSize()
-        files = read_back(finished.out, finished.test)
+        files = finished.files
         for file in files.values():
             file["size_ratio"] = dense_bytes / file["bytes"]
             if "error" in file:

@@ -38,7 +38,8 @@ def _read(folder: Path, test: Path | None) -> dict[str, dict[str, Any]]:
     models = {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
     if (folder / "model.bp").exists():
         models["model.bp"] = stranger.decode((folder / "model.bp").read_bytes())
-    _check_weights(folder / "weights.safetensors", onnx.ModelProto.FromString(models["model.onnx"]))
+    if (folder / "weights.safetensors").exists():
+        _check_weights(folder / "weights.safetensors", onnx.ModelProto.FromString(models["model.onnx"]))
     images, labels = read_arrays(test) if test else (None, None)
     outputs = {name: _run(model, images) for name, model in models.items()}
     for first, second in (("model.onnx", "model.dense.onnx"), ("model.packed.onnx", "model.bp")):

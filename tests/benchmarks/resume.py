@@ -16,6 +16,7 @@ from pathlib import Path
 from compressor import CompressionConfig, DataReference
 from compressor.protocol import ARTIFACTS, TRAINER_INPUT, TrainerInput
 from tests import demo
+from tests.benchmarks.readback import read_back
 from tests.benchmarks.results import Line, check, write_json
 
 _OPTIONS = {"epochs": 20, "second_round_epochs": 60, "fine_tune_epochs": 20, "beta": 3.0, "max_branches": 2}
@@ -54,6 +55,7 @@ def main() -> int:
         if start(folder / "whole").wait() != 0:
             raise RuntimeError((folder / "whole" / "trainer.log").read_text())
         seconds, expected = time.monotonic() - started, hashes(folder / "whole")
+        read_back(folder / "whole" / ARTIFACTS)
         runs = []
         for number in range(arguments.kills):
             work, moment = folder / f"killed-{number}", moments.uniform(0.05, 0.98) * seconds

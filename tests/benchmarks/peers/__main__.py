@@ -34,6 +34,7 @@ from tests.benchmarks.dense import RECIPES, export, train_dense
 from tests.benchmarks.mnist import TEST, find_data, read_arrays, write_parts
 from tests.benchmarks.peer_packages import CACHE, load_peers, peers_installed
 from tests.benchmarks.peers.methods import Point, Settings, Start, magnitude_points, variational_points
+from tests.benchmarks.readback import read_back
 from tests.benchmarks.results import Line, check, provenance, write_json
 from tests.benchmarks.runs import Run
 
@@ -118,7 +119,7 @@ def our_points(
     export(dense, model)
     reference = DataReference(train=str(train), validation=str(validation), test=str(test))
     report = compress(model, reference, config, folder / "out")
-    run = Run(config.seed, report, model, folder / "out", test, *training)
+    run = Run(config.seed, report, model, folder / "out", test, *training, read_back(folder / "out", test))
     numbers = sorted(range(len(report.curve)), key=lambda number: report.curve[number].compression_ratio)
     return [
         Point(ratio, report.curve[number].compression_ratio, run.point_error(number))
