@@ -27,7 +27,8 @@ A tensor is its codes times its step, or its float16 values, in float32, and the
 shape and type: a Mul by the step where it has codes, a Reshape to the shape unless it is a dense one of rank 1, whose size is that of its
 part in the Split before, and a Cast where it is not float32. An absent initialiser holds nothing.
 
-A file whose tensors all stay as they are, because packing takes more bytes, has count 0, no packed tensors and no decoder.
+All other tensors are as in model.onnx: those that would get no smaller, and the weights and biases of LSTM, GRU and RNN nodes, which
+OpenVINO takes from constants alone. A file without packed tensors, where the decoder takes more than it saves, has count 0 and no decoder.
 `read` gives all float tensors, `unpack` the model with plain initialisers.
 """
 
@@ -42,7 +43,7 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, StringStringEntryProto, TensorProto, numpy_helper
 
-from compressor.artifacts import packed_payload
+from compressor.artifacts import packed_payload, sparse_onnx
 from compressor.artifacts.grid import GridTensor
 from compressor.artifacts.packed_graph import CODES, HALVES, STREAM, decoder, read_members
 from compressor.artifacts.packed_payload import EMPTY, Payload
@@ -57,18 +58,19 @@ METADATA_KEY = "bayespress_packed"
 Array = npt.NDArray[Any]
 
 _ENTRY = re.compile(r"1 (_+) (\d{1,10}) (\d{1,2}) (\d) (\d{1,5}) (\d{1,5}) ([0-9a-f]{32})", re.ASCII)
+_RECURRENT, _WEIGHTS_AND_BIAS = ("LSTM", "GRU", "RNN"), slice(1, 4)
 # Before this version every initialiser had to be an input of the graph, too.
 _IR_WITH_PLAIN_INITIALISERS = 4
 
 
 def write(path: Path, model: ModelProto, grids: Mapping[str, GridTensor] | None) -> None:
-    """Writes `model` with its float tensors packed, each where that takes fewer bytes.
+    """Writes `model` with its float tensors packed, or as sparse constants, each where that takes fewer bytes.
 
     Args:
         path: the file; it is replaced as a whole or not at all.
         model: from parse_model, with the delivered tensors; not changed.
         grids: the quantised tensors, by ONNX name, which are written as they are here; the others stay as they are. None: the values of
-            matrices and kernels with zeros are rounded to float16, the other tensors stay as they are.
+            matrices and kernels with zeros are rounded to float16 where they are packed, the other tensors stay as they are.
     Raises:
         CannotPack: the opset is not one of 11 to 23, or something is too large to be unpacked as the file is loaded.
         KeyError: a name in `grids` that the model does not have.
@@ -89,12 +91,15 @@ def pack(model: ModelProto, grids: Mapping[str, GridTensor] | None) -> ModelProt
     """
     _check_opset(model)
     plain = write_arrays(model, {name: grid.values() for name, grid in (grids or {}).items()})
-    arrays = float_tensors(plain)
+    constants = _constants_of_recurrent(plain)
+    arrays = {name: array for name, array in float_tensors(plain).items() if name not in constants}
     payload = packed_payload.pack_halves(arrays) if grids is None else packed_payload.pack_grids(arrays, grids)
     excess = payload.excess()
     if excess is not None:
         raise _cannot(excess, "model")
-    unpacked, packed = _with_decoder(plain, EMPTY), _with_decoder(plain, payload)
+    others = float_tensors(plain).keys() - {member.name for member in (*payload.sparse, *payload.dense)}
+    packed = _with_decoder(sparse_onnx.to_sparse(plain, others), payload)
+    unpacked = _with_decoder(sparse_onnx.to_sparse(plain), EMPTY)
     return packed if packed.ByteSize() < unpacked.ByteSize() else unpacked
 
 
@@ -138,6 +143,20 @@ def _check_opset(model: ModelProto) -> None:
     opset = _opset(model)
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise _cannot(f"opset {opset}; the operators that unpack it are those of {MIN_OPSET} to {MAX_OPSET}", "opset_import")
+
+
+def _constants_of_recurrent(model: ModelProto) -> set[str]:
+    """Names of whatever the weights and biases of recurrent nodes are computed from."""
+    nodes = model.graph.node
+    producers = {name: node for node in nodes for name in node.output}
+    found: set[str] = set()
+    open_names = [name for node in nodes if node.op_type in _RECURRENT for name in node.input[_WEIGHTS_AND_BIAS]]
+    while open_names:
+        name = open_names.pop()
+        if name not in found:
+            found.add(name)
+            open_names += producers[name].input if name in producers else ()
+    return found
 
 
 def _cannot(why: str, param: str) -> CannotPack:

@@ -5,7 +5,7 @@ runtime of ours. Indices are linear int64 in `int64_data`, which protobuf writes
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,16 @@ def write(path: Path, model: ModelProto, arrays: Mapping[str, Array]) -> None:
         partial.write_bytes(sparse.SerializeToString())
 
 
-def to_sparse(model: ModelProto) -> ModelProto:
-    """A copy of `model` whose float tensors, initialisers and Constant nodes alike, are sparse where that takes fewer bytes."""
+def to_sparse(model: ModelProto, names: Collection[str] | None = None) -> ModelProto:
+    """A copy of `model` whose float tensors, initialisers and Constant nodes alike, are sparse where that takes fewer bytes.
+
+    Args:   names: of the tensors that this is about; None: all.
+    """
     result = ModelProto()
     result.CopyFrom(model)
     graph = result.graph
     constants: list[NodeProto] = []
-    for tensor in list(graph.initializer):
+    for tensor in [tensor for tensor in graph.initializer if names is None or tensor.name in names]:
         node = _smaller_constant(tensor, tensor.name, tensor)
         if node is not None:
             constants.append(node)
@@ -55,7 +58,7 @@ def to_sparse(model: ModelProto) -> ModelProto:
     moved = {node.output[0] for node in constants}
     for value in [value for value in graph.input if value.name in moved]:
         graph.input.remove(value)
-    nodes = [_sparse_constant_node(node) for node in graph.node]
+    nodes = [_sparse_constant_node(node) if names is None or node.output[0] in names else node for node in graph.node]
     del graph.node[:]
     graph.node.extend([*constants, *nodes])
     return result
