@@ -143,7 +143,7 @@ class LatencyValue(_Part):
 
 
 class Latency(_Part):
-    """Dense and delivered, interleaved in one process."""
+    """Dense and delivered, interleaved in one process, with inputs and output bound before: Python's part is not counted."""
 
     dense: LatencyValue
     delivered: LatencyValue

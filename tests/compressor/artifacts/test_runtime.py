@@ -96,3 +96,18 @@ def test_latency_respects_a_baked_in_batch_and_the_time_limit(tmp_path: Path) ->
     )
     assert latency.batch_size == 8
     assert latency.num_runs == 3
+
+
+@pytest.mark.parametrize("kind", ["BOOL", "INT64", "UINT8", "FLOAT16", "DOUBLE"])
+def test_latency_of_any_numeric_input_in_any_layout(kind: str) -> None:
+    model = cast_linear(getattr(TensorProto, kind)).SerializeToString()
+    latency = runtime.measure_latency(model, model, [np.asfortranarray(np.ones((4, 3)))], batch_size=4, num_runs=3)
+    assert latency.batch_size == 4
+    assert latency.num_runs == 3
+
+
+def test_latency_of_what_cannot_run_is_an_error_with_a_code() -> None:
+    good, bad = linear(None).SerializeToString(), linear(None)
+    bad.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((5, 2), np.float32), "w"))
+    with pytest.raises(UnsupportedModel, match=r"cannot (load|run)"):
+        runtime.measure_latency(good, bad.SerializeToString(), [np.ones((1, 3), dtype=np.float32)])
