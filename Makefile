@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/python -m tests.demo
 
 test: lint debian-packages
-	$(BIN)/pytest -ra --durations=15
+	$(BIN)/pytest -n 2 --dist worksteal -ra --durations=15
 
 lint: install
 	$(BIN)/ruff check
