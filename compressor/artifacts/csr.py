@@ -1,6 +1,6 @@
 """`weights.safetensors`: every float tensor of the compressed model, matrices as CSR. The layout, format_version 1:
 
-A safetensors file. Its metadata has "format" = "bayespress-csr", "format_version" = "1" and "tensors", a JSON list with one
+A safetensors file. Its metadata has "bayespress_csr", a JSON object with "format_version" = 1, "digest", and "tensors", a list with one
 object per tensor of the model: {"name", "key", "layout", "shape", "sigma"}, where "name" is the tensor's ONNX name and "shape" its
 dense shape.
 layout "csr": the tensor, of rank 2 or more, was reshaped to the matrix (shape[0], product of the rest), row-major, and lies in
@@ -10,12 +10,15 @@ layout "csr": the tensor, of rank 2 or more, was reshaped to the matrix (shape[0
 layout "dense": the tensor as it is under <key>: biases, scales, and matrices with so few zeros that CSR takes more bytes.
 Where "sigma" is true, there also is
   <key>.sigma         the posterior's standard deviations, float32, as the values are; of layout "dense" in its shape, 0 where it is 0
+"digest" is the first 32 hexadecimal digits of the SHA-256 of the JSON text, which has no spaces, with an empty digest and, behind it, the
+bytes of what lies under the keys, tensor for tensor and in the order above.
 "key" is the name, with underscores after it where a key of another tensor would be the same.
 `load_csr` gives the matrices to scipy; `read` gives all tensors in their dense shapes.
 """
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,7 +61,15 @@ class _Layout(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format_version: Literal[1] = 1
+    digest: str
     tensors: list[_Tensor]
+
+    def sealed(self, stored: Iterable[Array]) -> "_Layout":
+        """With the digest of itself and of these arrays, in their order."""
+        digest = hashlib.sha256(self.model_copy(update={"digest": ""}).model_dump_json().encode())
+        for array in stored:
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return self.model_copy(update={"digest": digest.hexdigest()[:32]})
 
 
 def write(path: Path, arrays: Mapping[str, Array], sigmas: Mapping[str, Array] | None = None) -> None:
@@ -82,10 +93,11 @@ def write(path: Path, arrays: Mapping[str, Array], sigmas: Mapping[str, Array] |
             key += "_"
         taken.update(key + suffix for suffix in parts)
         stored |= {key + suffix: part for suffix, part in parts.items()}
-        layout: Literal["csr", "dense"] = "dense" if "" in parts else "csr"
-        tensors.append(_Tensor(name=name, key=key, layout=layout, shape=array.shape, sigma=_SIGMA in parts))
+        form: Literal["csr", "dense"] = "dense" if "" in parts else "csr"
+        tensors.append(_Tensor(name=name, key=key, layout=form, shape=array.shape, sigma=_SIGMA in parts))
+    layout = _Layout(digest="", tensors=tensors).sealed(stored.values())
     with replacing(path) as partial:
-        save_file(stored, partial, {METADATA_KEY: _Layout(tensors=tensors).model_dump_json()})
+        save_file(stored, partial, {METADATA_KEY: layout.model_dump_json()})
 
 
 def load_csr(path: str | Path) -> dict[str, csr_array]:
@@ -154,23 +166,25 @@ def _to_smallest(indices: Array, largest: int) -> Array:
 def _read_parts(path: Path) -> list[tuple[_Tensor, tuple[Array, ...], Array | None]]:
     try:
         with safe_open(path, framework="numpy") as file:
-            tensors = _Layout.model_validate_json((file.metadata() or {})[METADATA_KEY]).tensors
+            layout = _Layout.model_validate_json((file.metadata() or {})[METADATA_KEY])
             result = [
                 (
                     tensor,
                     tuple(file.get_tensor(tensor.key + suffix) for suffix in _suffixes(tensor)),
                     file.get_tensor(tensor.key + _SIGMA) if tensor.sigma else None,
                 )
-                for tensor in tensors
+                for tensor in layout.tensors
             ]
     except (SafetensorError, ValidationError, KeyError, OSError, ValueError) as error:
         raise _damaged(path, type(error).__name__) from error
-    if len({tensor.name for tensor in tensors}) != len(tensors):
+    if len({tensor.name for tensor in layout.tensors}) != len(layout.tensors):
         raise _damaged(path, "two tensors have the same name")
     for tensor, parts, sigma in result:
         _check(tensor, parts, path)
         if sigma is not None and (sigma.dtype != np.float32 or sigma.shape != parts[-1].shape):
             raise _damaged(path, f"{tensor.name!r} has standard deviations of another number or type than its values")
+    if layout.sealed(array for _, parts, sigma in result for array in (*parts, *(() if sigma is None else (sigma,)))) != layout:
+        raise _damaged(path, "its digest is another")
     return result
 
 

@@ -6,10 +6,13 @@ A safetensors file. Its metadata has "bayespress_curve", the JSON form of `Curve
   point/<p>/<i>/values     the nonzeros in this order, in the type in which they were trained
   point/<p>/<i>/log_sigma2  of a variational weight: the logarithms of the posterior's variances of these, as they were when the point was
                            cut, in float16
+`digests` has of each point the first 32 hexadecimal digits of the SHA-256 of the JSON text, which has no spaces, with no digests ([]) and,
+behind it, the bytes of the point's parts in the order above.
 """
 
+import hashlib
 import math
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,7 +59,7 @@ class Curve(BaseModel):
 
     `architecture`, `image_size` and `output` are the options of the run that decide what its tensors are; `numel` counts the weights, as
     the report does; `dense_metric` is that of the uploaded model on validation, `fixed_nnz`
-    counts the nonzeros of tensors that are never trained, which no point holds.
+    counts the nonzeros of tensors that are never trained, which no point holds. `write` adds the digests.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -72,6 +75,15 @@ class Curve(BaseModel):
     fixed_nnz: int
     tensors: tuple[TensorSpec, ...]
     points: tuple[CurvePoint, ...] = Field(min_length=1)
+    digests: tuple[str, ...] = ()
+
+    def digest(self, parts: Iterable[SparseTensor]) -> str:
+        """Of a point with these tensors."""
+        digest = hashlib.sha256(self.model_copy(update={"digests": ()}).model_dump_json().encode())
+        for tensor in (tensor for sparse in parts for tensor in (sparse.positions, sparse.values, sparse.log_sigma2)):
+            if tensor is not None:
+                digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:32]
 
 
 def to_sparse(tensor: Tensor, log_sigma2: Tensor | None = None) -> SparseTensor:
@@ -121,6 +133,9 @@ class Points:
         """Of the weights that have a posterior, by name; -inf where there is no weight."""
         return _all_log_sigma2({name: self._points[index][name] for name in like}, like)
 
+    def __iter__(self) -> Iterator[Mapping[str, SparseTensor]]:
+        return iter(self._points)
+
     def keep(self, count: int) -> None:
         """Drops all but the first points."""
         del self._points[count:]
@@ -145,8 +160,9 @@ def specs_of(tensors: Mapping[str, Tensor]) -> tuple[TensorSpec, ...]:
 
 def write(path: Path, curve: Curve, points: Points) -> None:
     """Writes the points, each with the tensors of `curve.tensors`; the file is replaced as a whole or not at all."""
+    sealed = curve.model_copy(update={"digests": tuple(curve.digest(point.values()) for point in points)})
     with replacing(path) as partial:
-        save_file(dict(points.to_checkpoint()), partial, {METADATA_KEY: curve.model_dump_json()})
+        save_file(dict(points.to_checkpoint()), partial, {METADATA_KEY: sealed.model_dump_json()})
 
 
 def read(path: Path) -> Curve:
@@ -156,9 +172,12 @@ def read(path: Path) -> Curve:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return Curve.model_validate_json((file.metadata() or {})[METADATA_KEY])
+            curve = Curve.model_validate_json((file.metadata() or {})[METADATA_KEY])
     except (SafetensorError, ValidationError, KeyError, OSError, ValueError) as error:
         raise _damaged(path, type(error).__name__) from error
+    if len(curve.digests) != len(curve.points):
+        raise _damaged(path, "another number of digests than of points")
+    return curve
 
 
 @dataclass(frozen=True)
@@ -198,6 +217,8 @@ def read_point(path: Path, curve: Curve, number: int, like: Mapping[str, Tensor]
     nnz = curve.fixed_nnz + sum(len(parts[name].values) for name, tensor in like.items() if tensor.ndim >= 2)
     if nnz != curve.points[number].nnz:
         raise _damaged(path, f"point {number} has another number of nonzeros than the curve says")
+    if curve.digest(parts.values()) != curve.digests[number]:
+        raise _damaged(path, f"point {number} has another digest")
     return Point({name: to_dense(parts[name], tensor) for name, tensor in like.items()}, _all_log_sigma2(parts, like))
 
 
@@ -207,9 +228,10 @@ def verify_points(path: Path, curve: Curve, points: Points, like: Mapping[str, T
     Raises: ArtifactMismatch.
     """
     try:
-        is_same = read(path) == curve
+        sealed = read(path)
+        is_same = sealed.model_copy(update={"digests": ()}) == curve
         for number in range(len(curve.points)):
-            found, written = read_point(path, curve, number, like), Point(points.tensors(number, like), points.log_sigma2(number, like))
+            found, written = read_point(path, sealed, number, like), Point(points.tensors(number, like), points.log_sigma2(number, like))
             is_same = is_same and _are_equal(found.tensors, written.tensors) and _are_equal(found.log_sigma2, written.log_sigma2)
     except InvalidArtifact as error:
         raise ArtifactMismatch(f"{path.name} cannot be read back: {error.detail}", param=path.name) from error

@@ -22,6 +22,7 @@ from onnx.reference import ReferenceEvaluator
 from compressor.artifacts import packed_onnx, packed_payload, sparse_onnx
 from compressor.artifacts.grid import MAX_CODE, GridTensor, round_step, to_grid
 from compressor.errors import CannotPack, InvalidArtifact
+from tests.compressor.artifacts.mutants import mutants
 from tests.compressor.graph.models import model_of, node
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -661,15 +662,8 @@ def test_of_5000_damaged_files_none_gives_other_tensors(tmp_path: Path, values: 
     path = tmp_path / "model.packed.onnx"
     packed_onnx.write(path, dense, made)
     content, expected = path.read_bytes(), packed_onnx.unpack(path)
-    rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(2500):
-        mutant = bytearray(content)
-        if rng.random() < 0.2:
-            del mutant[rng.integers(len(mutant)) :]
-        for _ in range(rng.integers(1, 4)):
-            if mutant:
-                mutant[rng.integers(len(mutant))] ^= 1 << rng.integers(8)
+    for mutant in mutants(content, 2500):
         path.write_bytes(mutant)
         try:
             assert packed_onnx.unpack(path) == expected

@@ -1,6 +1,5 @@
 """model.onnx: sparse and dense forms of one graph are the same model in stock ONNX Runtime, and the file passes the full check."""
 
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from compressor.artifacts import sparse_onnx
 from compressor.errors import InvalidArtifact
+from tests.compressor.artifacts.mutants import mutants
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -182,17 +182,15 @@ def test_indices_outside_the_tensor_are_refused(tmp_path: Path, positions: list[
         sparse_onnx.read(tmp_path / "m")
 
 
-@quick
-@given(data=st.data())
-def test_a_damaged_file_is_an_error_with_a_code_or_still_readable(tmp_path: Path, data: st.DataObject) -> None:
+def test_of_5000_damaged_files_each_is_an_error_with_a_code_or_still_readable(tmp_path: Path) -> None:
+    """ONNX has no digest: which other numbers a flipped bit makes of it only the report's sha256 says."""
     path = tmp_path / "model.onnx"
-    content = bytearray(
-        sparse_onnx.to_sparse(identity_model({"w": np.eye(20, dtype=np.float32), "b": np.ones(2, np.float32)})).SerializeToString()
-    )
-    if data.draw(st.booleans()):
-        del content[data.draw(st.integers(0, len(content) - 1)) :]
-    else:
-        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
-    path.write_bytes(content)
-    with suppress(InvalidArtifact):
-        assert all(array.dtype.kind == "f" for array in sparse_onnx.read(path).values())
+    content = sparse_onnx.to_sparse(identity_model({"w": np.eye(20, dtype=np.float32), "b": np.ones(2, np.float32)})).SerializeToString()
+    refused = 0
+    for mutant in mutants(content, 5000):
+        path.write_bytes(mutant)
+        try:
+            assert all(array.dtype.kind == "f" for array in sparse_onnx.read(path).values())
+        except InvalidArtifact:
+            refused += 1
+    assert refused > 1000
