@@ -25,7 +25,7 @@ _FORMATS = {"curve_ratios": [], "formats": ["packed", "bp"]}
 _PLANS: dict[str, tuple[str, dict[str, Any]]] = {
     "lenet-300-100": ("300-100", PLANS["300-100"][0] | _FORMATS),
     "lenet-5": ("5", PLANS["5"][0] | _FORMATS),
-    "lenet-300-100-groups": ("300-100", {"group_prior": "ard", "beta": 0.3, "target_ratio": 60}),
+    "lenet-300-100-groups": ("300-100", {"group_prior": "ard", "beta": 0.3, "target_ratio": 40}),
 }
 # The largest error of model.onnx, and by how many times each file is to be smaller than the dense one.
 _ERRORS = {"lenet-300-100": 1.90, "lenet-5": 0.95, "lenet-300-100-groups": 1.90}
