@@ -120,7 +120,7 @@ class _Changes:
         else:
             numbers = [[stop - start for start, stop in bounds]]
             _set(node, "num_outputs", None)
-            if any(attribute.name == "split" for attribute in node.attribute):
+            if step.node.opset < 13:
                 _set(node, "split", numbers.pop())
         names = [self.fresh.like(f"{output}_part") for _ in numbers]
         node.input[:] = [node.input[0], *names]
