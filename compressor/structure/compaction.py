@@ -66,7 +66,6 @@ def compact(
     *,
     output: str | None = None,
     drop_dead_inputs: bool = False,
-    merge_rows: bool = False,
 ) -> Compaction:
     """The smaller twin of `model`, without the units that contribute nothing: neurons, filters, hidden units, columns of tables, heads.
 
@@ -80,8 +79,6 @@ def compact(
         output: the only output that the smaller graph has; all of them where it is None.
         drop_dead_inputs: where one Gemm or MatMul is all that reads an input, gather the features that it has weights for. The input
             itself stays as it is.
-        merge_rows: let the rows of an embedding table that are 0 become one, which ids are mapped to, where that makes the file smaller.
-            In `expand` they are 0: nothing may train that row.
     Returns: what could be proven to be dead is gone; of a graph that is not understood, nothing.
     """
     small = ModelProto()
@@ -94,7 +91,7 @@ def compact(
     graph = read_graph(small)
     loaded = {name: constant.load() for name, constant in graph.constants.items() if name not in folded}
     constants = folded | {name: found[0] for name, found in loaded.items() if found is not None}
-    trace = trace_units(Scope(graph, constants, folded, _shapes(small), drop_dead_inputs=drop_dead_inputs, merge_rows=merge_rows))
+    trace = trace_units(Scope(graph, constants, folded, _shapes(small), drop_dead_inputs=drop_dead_inputs))
     stays = settle(trace, constants)
     compaction = Compaction(small, folded, _kept(trace, stays, folded))
     shrunk = compaction.shrink(folded)

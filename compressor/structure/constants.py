@@ -133,7 +133,7 @@ def _computed(step: Pointwise, known: dict[str, Numbers], arrays: dict[str, Arra
             args.append(None)
             continue
         if name in known:
-            array = known[name]
+            array = spread(along(known[name], layout), layout) if by_channel else known[name]
         elif operand is None:  # a value that no units are known of
             array = nothing_known(layout.rank)
         else:

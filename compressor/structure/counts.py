@@ -12,7 +12,8 @@ from compressor.graph.node import Node
 from compressor.structure.sizes import Size
 from compressor.structure.units import Units
 
-_MAX_COUNTS = 64  # of a value: no tensor has more axes
+_MAX_COUNTS = 64  # of a value, and names in a product: no tensor has more axes
+_MAX_NUMBER = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,10 @@ def _broadcasts(inputs: Mapping[int, Counts]) -> bool:
 
 def _combined(left: Count, right: Count, operation: Callable[[Size, Size], Size | None]) -> Count:
     size = None if left.size is None or right.size is None else operation(left.size, right.size)
-    return Count(size, (*left.units, *right.units), plain=False)
+    if size is not None and (abs(size.factor) > _MAX_NUMBER or len(size.symbols) > _MAX_COUNTS):
+        size = None
+    units = {id(each): each for each in (*left.units, *right.units)}  # few, however often a count is added to itself
+    return Count(size, tuple(units.values()), plain=False)
 
 
 def _of_numbers(operation: Callable[[int, int], int]) -> Callable[[Size, Size], Size | None]:

@@ -1,14 +1,11 @@
 """Constants folded forward and zeros drawn backward, in the arrays, until nothing changes."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from compressor.structure.constants import fold, inward_first, rows
 from compressor.structure.grouped import keep_in_step, read_by_groups, zero_places
-from compressor.structure.lookups import keep_rows
 from compressor.structure.recurrent import read_by_recurrent
-from compressor.structure.units import Array, Grouped, Linear, Lookup, Mask, Recurrent, Trace, Units
+from compressor.structure.units import Array, Grouped, Linear, Mask, Recurrent, Trace, Units
 
 
 def settle(trace: Trace, arrays: dict[str, Array]) -> Mask:
@@ -26,41 +23,40 @@ def settle(trace: Trace, arrays: dict[str, Array]) -> Mask:
         live = _live(trace, arrays)
         changed |= _zero(trace, live[trace.group], arrays)
         if not changed:
-            return _closed(trace, live, arrays)[trace.group]
+            return _closed(trace, live)[trace.group]
 
 
 def _live(trace: Trace, arrays: dict[str, Array]) -> Mask:
-    """Which groups of units somebody reads; units that are read by nobody but each other are not live."""
-    live, loops = trace.pinned.copy(), []
-    for step in trace.steps:
-        match step:
-            case Linear(units=units) if units is not None:
-                live[trace.group[units[rows(inward_first(step, arrays))]]] = True
-            case Grouped(read=units):
-                read, places = read_by_groups(step, arrays)
-                live[trace.group[step.shared[places]]] = True
-                if units is not None:
-                    live[trace.group[units[read]]] = True
-            case Recurrent(read=units):
-                read, reads = read_by_recurrent(step, arrays)
-                loops.append((trace.group[step.units], reads))
-                if units is not None:
-                    live[trace.group[units[read]]] = True
-            case Lookup(rows=units) if units is not None:
-                live[trace.group[units[step.table.of(arrays).any(1)]]] = True
-            case _:
-                pass
-    return _spread(live, loops)
-
-
-def _spread(live: Mask, loops: Sequence[tuple[Units, Mask]]) -> Mask:
-    """With the units that a live one of a recurrent layer reads."""
+    """Which groups of units a live one reads; what is pinned is live."""
+    live = trace.pinned.copy()
+    done: dict[int, int] = {}  # how many of the units that a step makes were live when it was last looked at
     while True:
         before = int(live.sum())
-        for groups, reads in loops:
-            live[groups[reads[live[groups]].any(0)]] = True
+        for index, step in reversed(list(enumerate(trace.steps))):
+            if not isinstance(step, Linear | Grouped | Recurrent):
+                continue
+            made = step.units if isinstance(step, Recurrent) else trace.layouts[step.node.outputs[0]].units
+            wanted = live[trace.group[made]]
+            count = int(wanted.sum())
+            if count != done.get(index):
+                done[index] = count
+                for units, read in _read(step, wanted, arrays):
+                    live[trace.group[units[read]]] = True
         if int(live.sum()) == before:
             return live
+
+
+def _read(step: Linear | Grouped | Recurrent, wanted: Mask, arrays: dict[str, Array]) -> list[tuple[Units, Mask]]:
+    """Units, and which of them are read by those of the step's own that are `wanted`."""
+    match step:
+        case Linear(units=units):
+            return [] if units is None else [(units, rows(inward_first(step, arrays)[:, wanted]))]
+        case Grouped(read=units):
+            read, places = read_by_groups(step, wanted, arrays)
+            return [(step.shared, places)] if units is None else [(step.shared, places), (units, read)]
+        case Recurrent(read=units):
+            features, read = read_by_recurrent(step, wanted, arrays)
+            return [(step.units, read)] if units is None else [(step.units, read), (units, features)]
 
 
 def _zero(trace: Trace, live: Mask, arrays: dict[str, Array]) -> bool:
@@ -78,7 +74,7 @@ def _zero(trace: Trace, live: Mask, arrays: dict[str, Array]) -> bool:
     return changed
 
 
-def _closed(trace: Trace, live: Mask, arrays: dict[str, Array]) -> Mask:
+def _closed(trace: Trace, live: Mask) -> Mask:
     """The groups of units that stay: the live ones, and some more, since no size may become 0, and groups of channels must be alike."""
     stays, before = live.copy(), -1
     while int(stays.sum()) > before:
@@ -90,7 +86,4 @@ def _closed(trace: Trace, live: Mask, arrays: dict[str, Array]) -> Mask:
         for step in trace.steps:
             if isinstance(step, Grouped):
                 keep_in_step(step, trace.group, stays)
-    for step in trace.steps:
-        if isinstance(step, Lookup):
-            keep_rows(step, trace.group, stays, arrays)
     return stays

@@ -63,11 +63,11 @@ def made_by_groups(step: Grouped, arrays: dict[str, Array]) -> Numbers:
     return np.where(reads, np.nan, bias_numbers(step.bias, Layout(1, 0, np.arange(len(reads))), arrays))
 
 
-def read_by_groups(step: Grouped, arrays: dict[str, Array]) -> tuple[Mask, Mask]:
-    """Which channels are read, and which places of the second axis hold anything."""
-    inward, weight = _inward_first(step, arrays), step.weight.of(arrays)
-    read = (inward != 0).any(tuple(range(2, inward.ndim))).ravel()
-    return read, (weight != 0).any((0, *range(2, weight.ndim)))
+def read_by_groups(step: Grouped, wanted: Mask, arrays: dict[str, Array]) -> tuple[Mask, Mask]:
+    """Which channels the `wanted` ones read, and which places of the second axis hold anything for them."""
+    weight = _inward_first(step, arrays)
+    used = (weight != 0).any(tuple(range(3, weight.ndim))) & wanted.reshape(weight.shape[0], 1, weight.shape[2])
+    return used.any(2).ravel(), used.any((0, 1) if step.transposed else (0, 2))
 
 
 def zero_places(step: Grouped, live: Mask, arrays: dict[str, Array]) -> bool:

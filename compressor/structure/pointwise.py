@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Set
 
 import numpy as np
+from onnx import TensorProto
 
 from compressor.graph.node import Node
 from compressor.graph.ops.layout import casts_to_integers
@@ -18,7 +19,7 @@ _UNARY = (
     *("Shrink", "Sigmoid", "Softplus", "Softsign", "Tanh", "ThresholdedRelu"),
 )
 _BINARY = ("Add", "Max", "Min", "Mul", "Sub")
-_SAME = ("Cast", "Dropout", "Identity")
+_SAME = ("Dropout", "Identity")
 _POOLS = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")
 _REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
 
@@ -103,9 +104,16 @@ def _batch_normalization(scope: Scope, node: Node) -> Found:
     return Found((Pointwise(node, layout, (None, *operands)),), {node.outputs[0]: layout}, tuple(cuts))
 
 
-def _same(scope: Scope, node: Node) -> Found:
+def _cast(scope: Scope, node: Node) -> Found:
     if casts_to_integers(node):
         raise Unproven
+    same = _same(scope, node)
+    if node.int("to", 0) in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        return same
+    return moved(node, same.layouts[node.outputs[0]], Keeps.ZERO, same.sizes)  # other numbers are rounded
+
+
+def _same(scope: Scope, node: Node) -> Found:
     layout = scope.layout(node, may_repeat=True)
     sizes = scope.sizes_of(node.inputs[0])
     found = Turn(node, tuple(range(layout.rank)))
@@ -117,6 +125,8 @@ def _same(scope: Scope, node: Node) -> Found:
 def _pool(scope: Scope, node: Node) -> Found:
     counts_padding = bool(node.int("ceil_mode", 0)) or (is_padded(node) and bool(node.int("count_include_pad", 0)))
     keeps = Keeps.ZERO if node.op_type == "AveragePool" and counts_padding else Keeps.ALL
+    if is_padded(node) and any(step > 1 for step in node.ints("dilations") or ()):
+        keeps = Keeps.NOTHING  # a window may lie in the padding with all that it sees
     return moved(node, scope.layout(node, axis=1), keeps)
 
 
@@ -154,6 +164,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(_SAME, _same),
     **dict.fromkeys(_POOLS, _pool),
     **dict.fromkeys(_REDUCTIONS, _reduction),
+    "Cast": _cast,
     "Div": _divided,
     "Pow": _power,
     "CastLike": _cast_like,

@@ -126,9 +126,10 @@ def made_by_recurrent(step: Recurrent, known: Mapping[str, Numbers], arrays: dic
     return {name: each.reshape(shape) for name, each, shape in zip(step.node.outputs, (hidden, hidden, cell), shapes, strict=False) if name}
 
 
-def read_by_recurrent(step: Recurrent, arrays: dict[str, Array]) -> tuple[Mask, Mask]:
-    """Which features of the input are read, and [units, units]: which unit reads which one."""
-    return np.asarray(step.w.of(arrays).any((0, 1))), np.asarray(_by_gate(step, step.r, arrays).any((0, 1)))
+def read_by_recurrent(step: Recurrent, wanted: Mask, arrays: dict[str, Array]) -> tuple[Mask, Mask]:
+    """Which features of the input, and which of its own units, the `wanted` ones read."""
+    features, units = (np.asarray(_by_gate(step, stored, arrays)[:, :, wanted].any((0, 1, 2))) for stored in (step.w, step.r))
+    return features, units
 
 
 def _at_zero(step: Recurrent, known: Mapping[str, Numbers], arrays: dict[str, Array]) -> Mask:

@@ -12,7 +12,6 @@ from compressor.graph.tensors import constant_array, numpy_dtype
 from compressor.graph.write import drop_leftovers
 from compressor.structure.grouped import num_groups
 from compressor.structure.heads import num_heads
-from compressor.structure.lookups import new_places
 from compressor.structure.recurrent import FIRST_STATE
 from compressor.structure.units import (
     Array,
@@ -20,7 +19,6 @@ from compressor.structure.units import (
     Depthwise,
     Grouped,
     Linear,
-    Lookup,
     Mask,
     Move,
     Recurrent,
@@ -45,7 +43,7 @@ def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, A
     read = _names_read(model)
     _write(model, arrays)
     made_by = {name: node for node in model.graph.node for name in node.output}
-    changes = _Changes(trace, stays, arrays, FreshNames(model))
+    changes = _Changes(trace, stays, FreshNames(model))
     inserted: dict[str, list[NodeProto]] = {}  # before the node with this output
     for step in trace.steps:
         output = next(filter(None, step.node.outputs))
@@ -61,7 +59,6 @@ class _Changes:
 
     trace: Trace
     stays: Mask
-    arrays: Mapping[str, Array]
     fresh: FreshNames
 
     def make(self, step: Step, node: NodeProto, output: str) -> list[NodeProto]:
@@ -84,12 +81,8 @@ class _Changes:
                 for slot, begin in enumerate(step.begins, FIRST_STATE):
                     if begin is None and slot < len(node.input):
                         node.input[slot] = ""  # 0 is what it begins with in any case
-            case Lookup(rows=rows) if rows is not None and self._some_go(rows):
-                places = new_places(self.stays[rows], step.table.of(self.arrays))
-                return self._gather(node, 1, output, "rows", places, data_first=True)
             case Linear(units=features) if features is not None and output in self.trace.features and self._some_go(features):
-                kept = np.flatnonzero(self.stays[features])
-                return self._gather(node, 0, output, "features", kept, axis=self.trace.layouts[output].axis)
+                return self._gather(node, np.flatnonzero(self.stays[features]), output)
             case _:
                 pass
         return []
@@ -120,20 +113,20 @@ class _Changes:
         else:
             numbers = [[stop - start for start, stop in bounds]]
             _set(node, "num_outputs", None)
-            if any(attribute.name == "split" for attribute in node.attribute):
+            if step.node.opset < 13:
                 _set(node, "split", numbers.pop())
         names = [self.fresh.like(f"{output}_part") for _ in numbers]
         node.input[:] = [node.input[0], *names]
         return [_constant(name, np.array(each, np.int64)) for name, each in zip(names, numbers, strict=True)]
 
-    def _gather(
-        self, node: NodeProto, slot: int, output: str, what: str, numbers: Array, *, axis: int = 0, data_first: bool = False
-    ) -> list[NodeProto]:
-        """Puts a Gather before an input: `numbers` of it, or, with `data_first`, what stands in `numbers` at its places."""
-        constant, gathered = self.fresh.like(f"{output}_{what}"), self.fresh.like(f"{output}_gathered")
-        inputs = [constant, node.input[slot]] if data_first else [node.input[slot], constant]
-        node.input[slot] = gathered
-        return [_constant(constant, numbers), helper.make_node("Gather", inputs, [gathered], axis=axis)]
+    def _gather(self, node: NodeProto, features: Array, output: str) -> list[NodeProto]:
+        """Puts a Gather of these features before a node."""
+        constant, gathered = self.fresh.like(f"{output}_features"), self.fresh.like(f"{output}_gathered")
+        given, node.input[0] = node.input[0], gathered
+        return [
+            _constant(constant, features),
+            helper.make_node("Gather", [given, constant], [gathered], axis=self.trace.layouts[output].axis),
+        ]
 
 
 def _set(node: NodeProto, name: str, number: int | list[int] | None) -> None:
@@ -185,7 +178,7 @@ def _insert(model: ModelProto, inserted: Mapping[str, list[NodeProto]]) -> None:
         nodes = [NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
         del model.graph.node[:]
         for node in nodes:
-            model.graph.node.extend([*inserted.get(next(filter(None, node.output)), ()), node])
+            model.graph.node.extend([*inserted.get(next(filter(None, node.output), ""), ()), node])
 
 
 def _names_read(model: ModelProto) -> set[str]:

@@ -51,7 +51,6 @@ class Scope:
         floats: names of those that may be cut.
         shapes: of the values, as far as inference knows them.
         drop_dead_inputs: whether features of the graph's input are units, where one weight is all that reads them.
-        merge_rows: whether the rows of a table are units, of which those that are 0 may become one.
     """
 
     def __init__(
@@ -62,13 +61,12 @@ class Scope:
         shapes: Mapping[str, Shape],
         *,
         drop_dead_inputs: bool,
-        merge_rows: bool,
     ) -> None:
         self.inputs = {info.name for info in graph.inputs}
         self.outputs = {info.name for info in graph.outputs}
         self.nodes = graph.needed_nodes(self.outputs)
         self.arrays = arrays
-        self.drop_dead_inputs, self.merge_rows = drop_dead_inputs, merge_rows
+        self.drop_dead_inputs = drop_dead_inputs
         self.made_by = {name: node for node in self.nodes for name in node.outputs}
         self.stored = {name: Stored(name, tuple(range(array.ndim))) for name, array in arrays.items()}
         self._readers: dict[str, list[Node]] = defaultdict(list)

@@ -130,12 +130,10 @@ class Grouped:
 
 @dataclass(frozen=True)
 class Lookup:
-    """Rows of a table, whose columns are units; `rows`: more units, for the rows, where some of them may become one."""
+    """Rows of a table, whose columns are units."""
 
     node: Node
     table: Stored
-    units: Units
-    rows: Units | None
 
 
 @dataclass(frozen=True)

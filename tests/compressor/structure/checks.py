@@ -18,14 +18,12 @@ TOLERANCE = 1e-5  # of the largest number of an output
 Arrays = dict[str, np.ndarray]
 
 
-def check(
-    model: ModelProto, arrays: Mapping[str, np.ndarray], rows: Rows, *, drop_dead_inputs: bool = False, merge_rows: bool = False
-) -> Compaction:
+def check(model: ModelProto, arrays: Mapping[str, np.ndarray], rows: Rows, *, drop_dead_inputs: bool = False) -> Compaction:
     """Compacts, and asserts all that must hold of it."""
     arrays = {name: array for name, array in arrays.items() if np.isfinite(array).all()}  # masks of infinities are no tensors to prune
     before = model.SerializeToString(deterministic=True)
     given_arrays = {name: array.copy() for name, array in arrays.items()}
-    found = compact(model, arrays, drop_dead_inputs=drop_dead_inputs, merge_rows=merge_rows)
+    found = compact(model, arrays, drop_dead_inputs=drop_dead_inputs)
     assert model.SerializeToString(deterministic=True) == before
     assert all(np.array_equal(arrays[name], given_arrays[name]) for name in arrays)
     small = parse_model(found.model.SerializeToString())

@@ -38,6 +38,18 @@ def test_an_average_over_padding_is_no_constant(attributes: dict[str, object]) -
     assert sizes(found)["b1"][0] == (3 if "count_include_pad" in attributes else 2)
 
 
+@pytest.mark.parametrize("kind", ["AveragePool", "MaxPool"])
+def test_a_window_that_sees_nothing_but_padding_gives_no_constant(kind: str) -> None:
+    nodes = [
+        *(node("Conv", ["x", "w1", "b1"], "a"), node(kind, ["a"], "p", kernel_shape=[2, 2], dilations=[3, 3], pads=[1, 1, 1, 1])),
+        *(node("Sigmoid", ["p"], "h"), node("Conv", ["h", "w2", "b2"], "y")),
+    ]
+    arrays = {"w1": values(3, 1, 1, 1), "b1": np.float32([1, 0, 1]), "w2": values(2, 3, 1, 1), "b2": values(2)}
+    arrays["w1"][:2] = 0
+    model = model_of(nodes, {"x": ["n", 1, 2, 2]}, {"y": ["n", 2, 1, 1]}, arrays, opset=19)
+    assert sizes(check(model, arrays, values(4, 1, 2, 2)))["b1"] == (3,)
+
+
 def test_a_normalisation_without_scale_is_a_constant_that_its_successors_take() -> None:
     def norm(name: str) -> Arrays:
         return {f"{name}{part}": np.abs(values(4, seed=seed)) for seed, part in enumerate("smvb")}

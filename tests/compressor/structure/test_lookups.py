@@ -1,11 +1,8 @@
-"""Columns and rows of embedding tables."""
+"""Columns of embedding tables."""
 
 import numpy as np
-import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from compressor.graph.module import OnnxModule
-from compressor.structure import Compaction
 from tests.compressor.graph.models import model_of, node, values
 from tests.compressor.structure.checks import Arrays, check, sizes
 
@@ -58,37 +55,12 @@ def test_a_table_that_is_a_weight_elsewhere_keeps_its_columns() -> None:
     arrays["table"][:, 2] = 0
     turn = node("Transpose", ["table"], "turned")
     model = model_of([turn, *nodes], {"x": ["n", 5]}, {"y": ["n", 5, TOKENS]}, arrays, types={"x": TensorProto.INT64})
-    assert sizes(check(model, arrays, IDS, merge_rows=True)) == {"table": (TOKENS, WIDTH)}
-
-
-def file_bytes(found: Compaction) -> int:
-    return found.model.ByteSize()
-
-
-@pytest.mark.parametrize("merge_rows", [False, True])
-def test_rows_of_0_become_one(merge_rows: bool) -> None:
-    model, arrays = words(node("Relu", ["e"], "h"))
-    arrays["table"][10:50] = 0
-    found = check(model, arrays, IDS, merge_rows=merge_rows)
-    assert sizes(found)["table"] == (21 if merge_rows else TOKENS, WIDTH)
-    assert OnnxModule(found.model).weight_names == ("table", "w")
-    if merge_rows:
-        assert file_bytes(found) < file_bytes(check(model, arrays, IDS))
-        assert found.kept["table"][0].tolist() == [*range(11), *range(50, TOKENS)]
-
-
-def test_rows_stay_where_their_places_would_take_more_room() -> None:
-    model, arrays = words(node("Relu", ["e"], "h"))
-    arrays["table"][10:20] = 0
-    assert sizes(check(model, arrays, IDS, merge_rows=True))["table"] == (TOKENS, WIDTH)
-    arrays["table"][10:50] = 0
-    arrays["w"][1:] = 0  # and of what is left of each row, too little would be saved
-    assert sizes(check(model, arrays, IDS, merge_rows=True))["table"] == (TOKENS, 1)
+    assert sizes(check(model, arrays, IDS)) == {"table": (TOKENS, WIDTH)}
 
 
 def test_a_table_of_0_is_a_constant() -> None:
     model, arrays = words(node("Sigmoid", ["e"], "h"))
     arrays["table"][:] = 0
-    found = check(model, arrays, IDS, merge_rows=True)
+    found = check(model, arrays, IDS)
     assert sizes(found)["w"] == (1, 3)
     np.testing.assert_allclose(found.folded["b"], arrays["b"] + arrays["w"].sum(0) / 2, rtol=1e-6)

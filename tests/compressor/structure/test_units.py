@@ -1,5 +1,7 @@
 """Dead units taken out of a graph: ONNX Runtime gives the same outputs for the arrays, the folded arrays and the smaller graph."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +149,64 @@ def test_masks_expand_to_masks() -> None:
     mask = torch.ones(3, 3, dtype=torch.bool)
     assert found.expand({"w1": mask, "other": mask})["w1"].tolist() == [[True, False, True, True]] * 3
     assert found.expand({"other": mask})["other"] is mask
+
+
+def test_a_number_that_a_cast_rounds_is_not_folded_through_it() -> None:
+    nodes = [
+        *(node("Gemm", ["x", "w1", "b1"], "a"), node("Cast", ["a"], "half", to=TensorProto.FLOAT16)),
+        *(node("Cast", ["half"], "h", to=TensorProto.FLOAT), node("Gemm", ["h", "w2", "b2"], "y")),
+    ]
+    arrays = {"w1": values(3, 4) * np.float32([0, 0, 0, 1]), "b1": np.float32([0.1, 0, 1, 1]), "w2": values(4, 2) * 100, "b2": values(2)}
+    arrays["w2"][3] = 0
+    found = check(model_of(nodes, {"x": ["n", 3]}, {"y": ["n", 2]}, arrays), arrays, ROWS)
+    assert found.kept["w1"][1].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(("opset", "attributes"), [(11, {}), (12, {"split": [2, 2]}), (13, {}), (18, {"num_outputs": 2})])
+def test_parts_of_every_opset_get_their_lengths(opset: int, attributes: dict[str, Any]) -> None:
+    nodes = [
+        *(node("Gemm", ["x", "w1", "b1"], "a"), node("Split", ["a"], ["l", "r"], axis=1, **attributes)),
+        *(node("Gemm", ["l", "w2", "b2"], "y"), node("Gemm", ["r", "w3", "b3"], "z")),
+    ]
+    arrays = {"w1": values(3, 4), "b1": values(4), "w2": values(2, 2), "b2": values(2), "w3": values(2, 2, seed=1), "b3": values(2, seed=1)}
+    arrays["w2"][1] = 0
+    found = check(model_of(nodes, {"x": ["n", 3]}, {"y": ["n", 2], "z": ["n", 2]}, arrays, opset=opset), arrays, ROWS)
+    assert (sizes(found)["w1"], sizes(found)["w2"], sizes(found)["w3"]) == ((3, 3), (1, 2), (2, 2))
+
+
+def test_what_is_normalised_may_be_unknown_for_all_units_at_once() -> None:
+    nodes = [
+        *(node("Gemm", ["x", "w1", "b1"], "a"), node("Where", ["mask", "a", "zero"], "m")),
+        *(node("BatchNormalization", ["m", "s", "t", "mean", "var"], "n"), node("Gemm", ["n", "w2", "b2"], "y")),
+    ]
+    arrays = {"w1": values(3, 4), "b1": values(4), "w2": values(4, 2), "b2": values(2), "s": values(4), "t": values(4), "mean": values(4)}
+    arrays |= {"var": np.abs(values(4)) + 1}
+    arrays["s"][2] = 0
+    arrays["w2"][0] = 0
+    given = {"mask": np.array([True]), "zero": np.float32(0)}
+    found = check(model_of(nodes, {"x": ["n", 3]}, {"y": ["n", 2]}, arrays | given), arrays, ROWS)
+    assert found.kept["w1"][1].tolist() == [1, 3]
+
+
+def test_a_unit_of_a_sum_that_only_it_reads_itself_goes() -> None:
+    nodes = [
+        *(node("Gemm", ["x", "w1", "b1"], "a"), node("Gemm", ["a", "w2", "b2"], "b"), node("Add", ["a", "b"], "s")),
+        node("Gemm", ["s", "w3", "b3"], "y"),
+    ]
+    arrays = {"w1": values(3, 4), "b1": values(4), "w2": values(4, 4), "b2": values(4, seed=1), "w3": values(4, 2), "b3": values(2)}
+    arrays["w3"][1] = 0
+    arrays["w2"][1, [0, 2, 3]] = 0
+    found = check(model_of(nodes, {"x": ["n", 3]}, {"y": ["n", 2]}, arrays), arrays, ROWS)
+    assert found.kept["w1"][1].tolist() == [0, 2, 3]
+
+
+def test_deaths_go_through_a_deep_network_at_once() -> None:
+    """A pass over all layers for each of them would take half a minute."""
+    depth = 400
+    nodes = [node("Gemm", [f"h{index}", f"w{index}", f"b{index}"], f"h{index + 1}") for index in range(depth)]
+    arrays = {f"w{index}": np.eye(4, dtype=np.float32) for index in range(depth)}
+    arrays |= {f"b{index}": values(4) for index in range(depth)}
+    arrays[f"w{depth - 1}"][2] = 0
+    found = compact(model_of(nodes, {"h0": ["n", 4]}, {f"h{depth}": ["n", 4]}, arrays), arrays)
+    assert sizes(found)["w0"] == (4, 3)
+    assert sum(array.size for array in float_tensors(found.model).values()) == (depth - 2) * 9 + 2 * 12 + (depth - 1) * 3 + 4

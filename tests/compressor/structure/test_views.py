@@ -121,6 +121,19 @@ def test_a_size_that_is_read_as_a_number_stays() -> None:
     assert sizes(check(model, arrays, X))["w1"] == (4, 6)
 
 
+@pytest.mark.parametrize("kind", ["Add", "Mul"])
+def test_a_size_that_is_doubled_over_and_over_takes_no_memory(kind: str) -> None:
+    doubled = [node(kind, [f"s{index}", f"s{index}"], f"s{index + 1}") for index in range(60)]
+    nodes = [
+        *(node("Shape", ["a"], "s"), node("Gather", ["s", "two"], "s0"), *doubled, node("Mul", ["s60", "zero"], "nothing")),
+        *(node("Add", ["nothing", "same"], "shape"), node("Reshape", ["a", "shape"], "p")),
+    ]
+    numbers = {"two": np.array([2]), "zero": np.array([0]), "same": np.array([0, 0, -1])}
+    model, arrays = linear_around(nodes, 6, 6, numbers)
+    arrays["w2"][[0, 2]] = 0
+    check(model, arrays, X)
+
+
 def test_joining_with_the_batch_and_parting_again() -> None:
     """[batch, 6] to [batch * 2, 3] and back: of a half, all goes or nothing."""
     nodes = [node("Reshape", ["a", "joined"], "j"), node("Relu", ["j"], "h"), node("Reshape", ["h", "parted"], "p")]
