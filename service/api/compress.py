@@ -9,6 +9,7 @@ from compressor.protocol import Kind
 from service.api.dependencies import Services, ServicesDep
 from service.api.problems import document
 from service.api.schemas import JobView, job_path, to_job_view
+from service.api.uploads.metadata import MAX_PAIRS, METADATA, RULE
 from service.api.uploads.parents import inputs_of
 from service.api.uploads.submission import receive_submission
 from service.jobs.job import Job, new_job, new_job_id
@@ -37,6 +38,7 @@ _PARTS: dict[str, dict[str, Any]] = {
         "description": "The `id` of a finished job, whose model and curve are taken. For select alone.",
     },
     "config": {"$ref": "#/components/schemas/CompressionConfig"},
+    METADATA: {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_PAIRS, "description": RULE},
 }
 # The body is parsed while it streams, so the framework knows nothing of it.
 REQUEST_BODY = {
@@ -45,7 +47,7 @@ REQUEST_BODY = {
         "content": {
             "multipart/form-data": {
                 "schema": {"type": "object", "additionalProperties": False, "properties": _PARTS},
-                "encoding": {"config": {"contentType": "application/json"}},
+                "encoding": {name: {"contentType": "application/json"} for name in ("config", METADATA)},
             }
         },
     }
@@ -78,6 +80,7 @@ async def create_job(request: Request, response: Response, services: Services) -
         kind=submission.kind,
         config=submission.config.model_dump(mode="json"),
         parent_id=submission.parent_id,
+        metadata=submission.metadata,
         inputs=inputs,
         max_attempts=services.settings.max_attempts,
     )
@@ -86,6 +89,11 @@ async def create_job(request: Request, response: Response, services: Services) -
     except BaseException:
         services.store.delete_prefix(job_prefix(job_id))
         raise
-    response.headers["Location"] = job_path(job_id)
-    response.headers["Retry-After"] = "2"
+    announce(job, response)
     return job
+
+
+def announce(job: Job, response: Response) -> None:
+    """Says where the job is, and when to ask for it first."""
+    response.headers["Location"] = job_path(job.id)
+    response.headers["Retry-After"] = "2"

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from service.api.problems import JobNotFinished, JobNotFound
+from service.api.watcher import JobWatcher
 from service.jobs.job import Job
 from service.jobs.repository import JobRepository
 from service.settings import Settings
@@ -20,6 +21,7 @@ class Services:
     settings: Settings
     jobs: JobRepository
     store: ObjectStore
+    watcher: JobWatcher
     checks: Mapping[str, Callable[[], object]]
 
 
@@ -43,7 +45,7 @@ JobDep = Annotated[Job, Depends(get_job)]
 
 def get_finished_job(job: JobDep) -> Job:
     if not job.finished:
-        detail = f"The job is {job.status.value}; it has no artifacts yet."
+        detail = f"The job is {job.status.value}; it has not finished."
         suggestion = f"Ask GET /v1/jobs/{job.id} until finished_at is set."
         raise JobNotFinished(detail, param="job_id", suggestion=suggestion, headers={"Retry-After": "2"})
     return job

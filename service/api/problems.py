@@ -12,11 +12,14 @@
     ├── UnexpectedPart            422
     ├── InvalidKind               422
     ├── InvalidDatasetRef         422
+    ├── InvalidMetadata           422
     ├── ParentNotFound            422
     ├── JobNotFound               404
     ├── ArtifactNotFound          404
     ├── JobNotFinished            409
     ├── JobAlreadyFinished        409
+    ├── JobInUse                  409
+    ├── InputsGone                410
     ├── RangeNotSatisfiable       416
     ├── HostNotAllowed            421
     ├── OriginNotAllowed          403
@@ -107,6 +110,10 @@ class InvalidDatasetRef(ApiError):
     code, title, status = "invalid_dataset_ref", "The dataset reference is not valid", 422
 
 
+class InvalidMetadata(ApiError):
+    code, title, status = "invalid_metadata", "The metadata are not valid", 422
+
+
 class ParentNotFound(ApiError):
     code, title, status = "parent_not_found", "There is no such job to select from", 422
 
@@ -125,6 +132,14 @@ class JobNotFinished(ApiError):
 
 class JobAlreadyFinished(ApiError):
     code, title, status = "job_already_finished", "The job has already finished", 409
+
+
+class JobInUse(ApiError):
+    code, title, status = "job_in_use", "Another job needs the files of this one", 409
+
+
+class InputsGone(ApiError):
+    code, title, status = "inputs_gone", "The files of the job are no longer stored", 410
 
 
 class RangeNotSatisfiable(ApiError):

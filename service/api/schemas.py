@@ -26,6 +26,7 @@ class Links(BaseModel):
 
     self: str
     cancel: str
+    retry: str
     artifacts: str
     report: str
 
@@ -36,10 +37,13 @@ class JobView(BaseModel):
     id: str
     kind: Kind
     parent_id: str | None = Field(description="the job whose curve a selection is from")
+    retry_of: str | None = Field(description="the job that this one repeats")
+    metadata: dict[str, str] = Field(description="what the client noted about the job")
     status: Status
     phase: str | None = Field(description="step of the run; null before the first")
     progress: float = Field(ge=0.0, le=1.0, description="part of the run that is done")
     eta_s: float | None = Field(description="seconds that the run will still take; null where that is not known")
+    estimated_finish: datetime | None = Field(description="when the run will probably end; null where that is not known")
     metrics: dict[str, float]
     error: Problem | None
     verdict: str | None = Field(description="the result in one sentence")
@@ -89,7 +93,7 @@ def to_job_view(job: Job) -> JobView:
     path = job_path(job.id)
     values = job.model_dump(include=set(JobView.model_fields) - {"inputs"})
     inputs = {name: InputView(**given.model_dump(exclude={"key"})) for name, given in job.inputs.items()}
-    links = Links(self=path, cancel=f"{path}/cancel", artifacts=f"{path}/artifacts", report=f"{path}/report")
+    links = Links(self=path, **{name: f"{path}/{name}" for name in Links.model_fields if name != "self"})
     return JobView(**values, inputs=inputs, links=links)
 
 

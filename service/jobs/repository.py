@@ -1,17 +1,41 @@
 """`JobRepository`: all SQL about jobs. Every write of a runner names the fence of its claim; 0 rows mean that it has lost the job."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Engine, Row, and_, case, delete, func, insert, literal, or_, select, update
 
 from compressor.errors import Problem, TrainerCrashed
-from compressor.protocol import Progress
+from compressor.protocol import Kind, Progress
 from service.jobs.job import Artifact, Job
-from service.jobs.states import LEASED, RESUMABLE, Status, sources
+from service.jobs.states import LEASED, RESUMABLE, TERMINAL, Status, sources
 from service.jobs.tables import OPEN, UtcDateTime, jobs
+
+DATETIMES = ("created_at", "started_at", "finished_at", "lease_until", "estimated_finish")
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs a client wants to see: one of these states, this kind, all of these pairs of metadata. Empty: whatever it is."""
+
+    statuses: Collection[Status] = ()
+    kind: Kind | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        if self.statuses:
+            yield jobs.c.status.in_([status.value for status in self.statuses])
+        if self.kind is not None:
+            yield jobs.c.kind == self.kind
+        for key, value in self.metadata.items():
+            yield jobs.c.metadata[key].as_string() == value
+
+
+EVERY_JOB = JobFilter()
+# Where a trainer says nonsense, a date still has to come of it.
+MAX_ETA_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -38,7 +62,7 @@ class JobRepository:
 
     def insert(self, job: Job) -> None:
         values = job.model_dump(mode="json")
-        values |= {name: getattr(job, name) for name in ("created_at", "started_at", "finished_at", "lease_until")}
+        values |= {name: getattr(job, name) for name in DATETIMES}
         with self._engine.begin() as connection:
             connection.execute(insert(jobs).values(values))
 
@@ -47,9 +71,9 @@ class JobRepository:
             row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
         return _to_job(row) if row else None
 
-    def list_recent(self, limit: int, after: str | None = None) -> list[Job]:
+    def list_recent(self, limit: int, after: str | None = None, wanted: JobFilter = EVERY_JOB) -> list[Job]:
         """The newest first; `after` is the last id of the page before."""
-        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
+        query = select(jobs).where(*wanted.conditions()).order_by(jobs.c.id.desc()).limit(limit)
         if after is not None:
             query = query.where(jobs.c.id < after)
         with self._engine.begin() as connection:
@@ -60,6 +84,24 @@ class JobRepository:
         with self._engine.begin() as connection:
             rows = connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))
             return {Status(status): count for status, count in rows}
+
+    def statuses(self, job_ids: Collection[str]) -> dict[str, Status]:
+        """Of those of the jobs that exist."""
+        query = select(jobs.c.id, jobs.c.status).where(jobs.c.id.in_(job_ids))
+        with self._engine.begin() as connection:
+            return {job_id: Status(status) for job_id, status in connection.execute(query)}
+
+    def has_unfinished_selections(self, job_id: str) -> bool:
+        """Whether a job that has not finished reads the files of this one."""
+        query = select(jobs.c.id).where(jobs.c.parent_id == job_id, jobs.c.status.not_in(TERMINAL)).limit(1)
+        with self._engine.begin() as connection:
+            return connection.execute(query).one_or_none() is not None
+
+    def delete(self, job_id: str) -> bool:
+        """Removes the row of a finished job; False where there is none."""
+        statement = delete(jobs).where(jobs.c.id == job_id, jobs.c.status.in_(TERMINAL))
+        with self._engine.begin() as connection:
+            return connection.execute(statement).rowcount == 1
 
     def request_cancel(self, job_id: str) -> Job | None:
         """Ends a waiting job at once and asks the runner of a running one to stop; leaves a finished job as it is."""
@@ -115,7 +157,7 @@ class JobRepository:
         cancelled = (
             update(jobs)
             .where(OPEN, jobs.c.status == Status.CANCELLING.value, expired)
-            .values(status=Status.CANCELLED.value, lease_until=None, finished_at=self._now())
+            .values(status=Status.CANCELLED.value, lease_until=None, eta_s=None, estimated_finish=None, finished_at=self._now())
             .returning(jobs.c.id)
         )
         # Only what the ending needs, so that a row that cannot be read as a job comes to its end too.
@@ -160,6 +202,7 @@ class JobRepository:
             _owned(job_id, fence, RESUMABLE),
             status=status.value,
             log_tail=log_tail,
+            estimated_finish=None if progress.eta_s is None else self._now(min(progress.eta_s, MAX_ETA_S)),
             **progress.model_dump(include={"phase", "progress", "eta_s", "metrics"}),
         )
 
@@ -184,6 +227,7 @@ class JobRepository:
             verdict=verdict,
             log_tail=log_tail,
             eta_s=None,
+            estimated_finish=None,
             lease_until=None,
             finished_at=self._now(),
             **values,
@@ -197,6 +241,7 @@ class JobRepository:
             lease_until=None,
             log_tail=log_tail,
             eta_s=None,
+            estimated_finish=None,
             attempts=jobs.c.attempts - (0 if count_attempt else 1),
         )
 

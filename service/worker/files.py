@@ -13,7 +13,7 @@ from compressor.protocol import ARTIFACTS, CHECKPOINT, TRAINER_INPUT, DataRefere
 from service.data_roots import FILE_SCHEME, resolve
 from service.jobs.job import Artifact, Job, JobInput
 from service.jobs.repository import JobRepository
-from service.storage import keys
+from service.storage import keys, retention
 from service.storage.store import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -91,10 +91,10 @@ def publish(job: Job, store: ObjectStore, folder: Path) -> list[Artifact]:
     return artifacts
 
 
-def discard_all(job_id: str, store: ObjectStore) -> None:
-    """Removes what a job without a result has left in the store, its inputs included."""
+def discard_attempts(job_id: str, store: ObjectStore) -> None:
+    """Removes what the attempts of a job without a result have left in the store."""
     with _only_logged(job_id):
-        store.delete_prefix(keys.job_prefix(job_id))
+        retention.discard_attempts(job_id, store)
 
 
 def discard_unclaimed(repository: JobRepository, store: ObjectStore) -> None:

@@ -152,13 +152,13 @@ class Runner:
         if ending.artifacts:
             files.discard_checkpoints(job, self._store)
         else:
-            files.discard_all(job.id, self._store)
+            files.discard_attempts(job.id, self._store)
         return True
 
     def _end_cancelled(self) -> bool:
         finished = self._repository.finish(self._job.id, self._job.fence, Status.CANCELLED)
         if finished:
-            files.discard_all(self._job.id, self._store)
+            files.discard_attempts(self._job.id, self._store)
         return finished
 
     async def _give_up(self, reason: LeaseEnd) -> None:

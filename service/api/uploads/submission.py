@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 from starlette.concurrency import run_in_threadpool
@@ -24,6 +24,7 @@ from service.api.problems import (
     UnknownPart,
 )
 from service.api.uploads.framing import DatasetSkimmer, Skimmer
+from service.api.uploads.metadata import METADATA, parse_metadata
 from service.api.uploads.model_kinds import ModelFileSkimmer
 from service.api.uploads.multipart import Event, FormReader, PartEnd, PartStart
 from service.api.uploads.parents import PARENT
@@ -39,7 +40,7 @@ DATA_PARTS = ("dataset", "validation", "test")
 # Part with a reference -> the input that it gives.
 REFERENCE_PARTS = {f"{part}_ref": part for part in DATA_PARTS}
 ROWS = (*DATA_PARTS, *REFERENCE_PARTS)
-PARTS = (KIND, MODEL, *ROWS, PARENT, CONFIG)
+PARTS = (KIND, MODEL, *ROWS, PARENT, CONFIG, METADATA)
 # What a kind does not take, and inputs that it must have.
 NOT_TAKEN: dict[Kind, tuple[str, ...]] = {"compress": (PARENT,), "inspect": (*ROWS, PARENT), "select": (MODEL, *ROWS)}
 NEEDED: dict[Kind, tuple[str, ...]] = {"compress": (MODEL, "dataset"), "inspect": (MODEL,), "select": (PARENT,)}
@@ -58,6 +59,7 @@ class Submission:
     config: CompressionConfig
     inputs: dict[str, JobInput]
     parent_id: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 async def receive_submission(request: Request, job_id: str, store: ObjectStore, settings: Settings) -> Submission:
@@ -93,6 +95,7 @@ async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: Objec
     config = CompressionConfig()
     inputs: dict[str, JobInput] = {}
     parent_id = None
+    metadata: dict[str, str] = {}
     seen: set[str] = set()
     async for event in events:
         if not isinstance(event, PartStart):
@@ -108,6 +111,8 @@ async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: Objec
             parent_id = await _receive_text(events, name)
         elif name == CONFIG:
             config = _parse_config(await _receive_text(events, name))
+        elif name == METADATA:
+            metadata = parse_metadata(await _receive_text(events, name))
         elif name in REFERENCE_PARTS:
             text = await _receive_text(events, name)
             inputs[given] = await run_in_threadpool(check_reference, text, name, settings.data_roots)
@@ -118,7 +123,7 @@ async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: Objec
     if kind != "select":
         check_architecture(config, str(inputs[MODEL].key).endswith(WEIGHTS_SUFFIX))
     check_choice(config, is_selection=kind == "select")
-    return Submission(kind, config, inputs, parent_id)
+    return Submission(kind, config, inputs, parent_id, metadata)
 
 
 def _check_name(name: str, given: str, seen: set[str], inputs: dict[str, JobInput]) -> None:

@@ -68,7 +68,8 @@ def test_failures_next_to_each_other_and_the_service_goes_on(served: Workplace) 
     assert (crash.status, crash.error.code, crash.attempts) == ("failed", "trainer_crashed", 3)
     assert "something went wrong here" in crash.error.detail
     assert good.status is Status.SUCCEEDED
-    wait_until(lambda: not any(served.stored(job.id) for job in (client, memory, crash)))
+    for job in (client, memory, crash):
+        wait_until(lambda job=job: served.stored(job.id) == [job.inputs["model"].key])
 
 
 def test_slots_are_filled_and_not_exceeded(served: Workplace) -> None:
@@ -88,7 +89,7 @@ def test_cancel_ends_a_running_job_at_once(served: Workplace) -> None:
     job = served.wait_until_finished(job_id)
     assert (job.status, job.artifacts, job.error) == (Status.CANCELLED, [], None)
     assert served.trainers() == []
-    wait_until(lambda: served.stored(job_id) == [])
+    wait_until(lambda: served.stored(job_id) == [job.inputs["model"].key])
     assert time.monotonic() - asked < 3
 
 
@@ -129,7 +130,7 @@ def test_a_runner_that_dies_again_and_again_fails_the_job(served: Workplace) -> 
     job = served.wait_until_finished(job_id)
     assert job.error is not None
     assert (job.status, job.attempts, job.error.code) == (Status.FAILED, 2, "trainer_crashed")
-    wait_until(lambda: served.stored(job_id) == [])
+    wait_until(lambda: served.stored(job_id) == [job.inputs["model"].key])
     assert "the last line" in job.error.detail
 
 
