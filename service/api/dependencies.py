@@ -8,6 +8,8 @@ from fastapi import Depends, Path, Request
 
 from service.api.problems import JobNotFinished, JobNotFound
 from service.api.watcher import JobWatcher
+from service.jobs.events.repository import EventRepository
+from service.jobs.idempotency.repository import IdempotencyRepository
 from service.jobs.job import Job
 from service.jobs.repository import JobRepository
 from service.settings import Settings
@@ -20,7 +22,9 @@ class Services:
 
     settings: Settings
     jobs: JobRepository
+    events: EventRepository
     store: ObjectStore
+    keys: IdempotencyRepository
     watcher: JobWatcher
     checks: Mapping[str, Callable[[], object]]
 

@@ -1,20 +1,23 @@
 """/v1/jobs: create, list, get, cancel, delete."""
 
+import asyncio
 import re
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from compressor.protocol import Kind
-from service.api.compress import REQUEST_BODY, RESPONSES, create_job
+from service.api.compress import REQUEST_BODY, RESPONSES
+from service.api.creation import CreationOptionsDep, create_job
 from service.api.dependencies import FinishedJobDep, JobDep, ServicesDep, get_job
 from service.api.prefer import MAX_WAIT_S, preferred_wait_s
 from service.api.problems import InvalidRequest, JobAlreadyFinished, JobInUse, document
 from service.api.schemas import JobList, JobView, to_job_view
 from service.api.uploads.metadata import KEY, METADATA, RULE
 from service.jobs.repository import JobFilter
-from service.jobs.states import Status
+from service.jobs.states import TERMINAL, Status
 from service.storage.keys import job_prefix
 from service.storage.retention import discard_attempts
 
@@ -31,10 +34,10 @@ _METADATA_PARAMETER = {
 _FILTER = re.compile(rf"{METADATA}\[(.*)\]", re.DOTALL)
 
 
-@router.post("", status_code=202, operation_id="create_job", responses=RESPONSES, openapi_extra=REQUEST_BODY)
-async def create(request: Request, response: Response, services: ServicesDep) -> JobView:
+@router.post("", operation_id="create_job", status_code=202, responses=RESPONSES, response_model=JobView, openapi_extra=REQUEST_BODY)
+async def create(request: Request, services: ServicesDep, options: CreationOptionsDep) -> Response:
     """Takes what the kind needs, a model and a dataset where it is compress, and queues the job."""
-    return to_job_view(await create_job(request, response, services))
+    return await create_job(request, services, options)
 
 
 @router.get("", operation_id="list_jobs", responses=document(422), openapi_extra={"parameters": [_METADATA_PARAMETER]})
@@ -85,7 +88,9 @@ async def get(
         wait = preferred
         response.headers["Preference-Applied"] = f"wait={wait}"
     if wait and not job.finished:
-        await services.watcher.wait_until_finished(job, wait)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await services.watcher.wait_for(job.id, lambda mark: mark.status in TERMINAL)
         job = await run_in_threadpool(get_job, services, job.id)
     return to_job_view(job)
 

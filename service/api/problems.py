@@ -3,6 +3,7 @@
     ApiError
     ├── InvalidRequest            422  a parameter of the path or the query
     ├── InvalidMultipart          400  the body is not what its Content-Type says
+    ├── InvalidJson               400
     ├── UnsupportedMediaType      415
     ├── PayloadTooLarge           413
     ├── MissingPart               422
@@ -11,9 +12,12 @@
     ├── ConflictingParts          422
     ├── UnexpectedPart            422
     ├── InvalidKind               422
+    ├── InvalidModelRef           422
     ├── InvalidDatasetRef         422
     ├── InvalidMetadata           422
     ├── ParentNotFound            422
+    ├── IdempotencyKeyReused      422
+    ├── IdempotencyKeyInUse       409
     ├── JobNotFound               404
     ├── ArtifactNotFound          404
     ├── JobNotFinished            409
@@ -74,6 +78,10 @@ class InvalidMultipart(ApiError):
     code, title, status = "invalid_multipart", "The multipart body is malformed", 400
 
 
+class InvalidJson(ApiError):
+    code, title, status = "invalid_json", "The JSON body is malformed", 400
+
+
 class UnsupportedMediaType(ApiError):
     code, title, status = "unsupported_media_type", "The body has a content type that is not taken here", 415
 
@@ -106,6 +114,10 @@ class InvalidKind(ApiError):
     code, title, status = "invalid_kind", "There is no such kind of job", 422
 
 
+class InvalidModelRef(ApiError):
+    code, title, status = "invalid_model_ref", "The model reference is not valid", 422
+
+
 class InvalidDatasetRef(ApiError):
     code, title, status = "invalid_dataset_ref", "The dataset reference is not valid", 422
 
@@ -116,6 +128,14 @@ class InvalidMetadata(ApiError):
 
 class ParentNotFound(ApiError):
     code, title, status = "parent_not_found", "There is no such job to select from", 422
+
+
+class IdempotencyKeyReused(ApiError):
+    code, title, status = "idempotency_key_reused", "The Idempotency-Key belongs to another request", 422
+
+
+class IdempotencyKeyInUse(ApiError):
+    code, title, status = "idempotency_key_in_use", "The first request with this Idempotency-Key is still being received", 409
 
 
 class JobNotFound(ApiError):

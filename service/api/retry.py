@@ -4,7 +4,8 @@ from pathlib import PurePosixPath
 
 from fastapi import APIRouter, Response
 
-from service.api.compress import RESPONSES, announce
+from service.api.compress import ACCEPTED
+from service.api.creation import announce
 from service.api.dependencies import FinishedJobDep, ServicesDep
 from service.api.problems import InputsGone, JobAlreadyFinished, document
 from service.api.schemas import JobView, to_job_view
@@ -17,7 +18,7 @@ from service.storage.store import ObjectStore
 router = APIRouter(prefix="/v1/jobs/{job_id}/retry", tags=["jobs"])
 
 
-@router.post("", status_code=202, operation_id="retry_job", responses={202: RESPONSES[202], **document(403, 404, 409, 410, 422)})
+@router.post("", status_code=202, operation_id="retry_job", responses={202: ACCEPTED, **document(403, 404, 409, 410, 422)})
 def retry(job: FinishedJobDep, services: ServicesDep, response: Response) -> JobView:
     """Queues a new job with the inputs, the configuration and the metadata of one that failed, was cancelled or missed a gate."""
     if job.status is Status.SUCCEEDED:

@@ -24,14 +24,19 @@ UPLOAD_IDLE_S = 3600.0
 DEFAULT_MEDIA_TYPE = "application/octet-stream"
 
 
-def fetch(job: Job, store: ObjectStore, folder: Path, data_roots: Sequence[Path]) -> None:
-    """Fills the work directory: inputs, the newest checkpoint of an earlier attempt, trainer.json."""
+def fetch(job: Job, store: ObjectStore, folder: Path, data_roots: Sequence[Path]) -> int | None:
+    """Fills the work directory: inputs, the newest checkpoint of an earlier attempt, trainer.json.
+
+    Returns: the fence of that attempt; None where the run begins at its beginning.
+    """
+    resumed_from = None
     inputs = {name: _fetch_input(name, source, store, folder, data_roots) for name, source in job.inputs.items()}
     for fence in range(job.fence - 1, 0, -1):
         key = keys.checkpoint_key(job.id, fence)
         if store.exists(key):
             store.get_to_file(key, folder / CHECKPOINT)
             logger.info("%s resumes from the checkpoint of attempt %d", job.id, fence)
+            resumed_from = fence
             break
     trainer_input = TrainerInput(
         kind=job.kind,
@@ -41,6 +46,7 @@ def fetch(job: Job, store: ObjectStore, folder: Path, data_roots: Sequence[Path]
         config=CompressionConfig.parse(job.config),
     )
     (folder / TRAINER_INPUT).write_text(trainer_input.model_dump_json())
+    return resumed_from
 
 
 def _data_of(inputs: Mapping[str, str]) -> DataReference:

@@ -8,7 +8,9 @@ from enum import Enum, auto
 from sqlalchemy.exc import SQLAlchemyError
 
 from compressor.protocol import Progress
+from service.jobs.events.event import Level, NewEvent, metrics_event, phase_event, status_event
 from service.jobs.repository import JobRepository, LeaseState
+from service.jobs.states import Status
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +34,26 @@ class LeaseHolder:
         self._renew_s = renew_s
         self._process = process
         self._unwritten: tuple[Progress, str] | None = None
+        self._events: list[NewEvent] = []
+        self._phase: str | None = None
+
+    def note(self, level: Level, message: str) -> None:
+        """A message among the job's events, written with the next report."""
+        self._events.append(NewEvent(level=level, type="message", message=message))
 
     def report(self, progress: Progress, log_tail: str) -> None:
-        """To be written with the next poll; of several reports the last is."""
+        """To be written with the next poll; of several reports the last is, and the events of all of them."""
         finite = {name: value for name, value in progress.metrics.items() if math.isfinite(value)}
         eta_s = progress.eta_s if progress.eta_s is not None and math.isfinite(progress.eta_s) else None
-        self._unwritten = (progress.model_copy(update={"metrics": finite, "eta_s": eta_s}), log_tail)
+        progress = progress.model_copy(update={"metrics": finite, "eta_s": eta_s})
+        if progress.phase != self._phase:
+            if self._phase in {None, "validate"} and progress.phase != "validate":
+                self._events.append(status_event(Status.RUNNING))
+            self._events.append(phase_event(progress))
+            self._phase = progress.phase
+        if progress.metrics:
+            self._events.append(metrics_event(progress))
+        self._unwritten = (progress, log_tail)
 
     async def hold(self, shutdown: asyncio.Event) -> LeaseEnd:
         """Returns when the work has to stop. While the database is away it goes on, but never past the end of the lease."""
@@ -68,7 +84,9 @@ class LeaseHolder:
         report = self._unwritten
         if report is None:
             return
-        await asyncio.to_thread(self._repository.update_progress, self._job_id, self._fence, *report)
+        events = tuple(self._events)
+        await asyncio.to_thread(self._repository.update_progress, self._job_id, self._fence, *report, events)
+        del self._events[: len(events)]
         # Unless a newer one has come meanwhile.
         if self._unwritten is report:
             self._unwritten = None

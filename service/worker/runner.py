@@ -73,7 +73,9 @@ class Runner:
         try:
             self._folder.mkdir(parents=True)
             (self._folder / OWNER).write_text(self._process)
-            await asyncio.to_thread(files.fetch, self._job, self._store, self._folder, self._settings.data_roots)
+            resumed_from = await asyncio.to_thread(files.fetch, self._job, self._store, self._folder, self._settings.data_roots)
+            if resumed_from is not None:
+                self._lease.note("info", f"Goes on from the checkpoint of attempt {resumed_from}.")
             outcome, log_tail = await self._train()
             return await self._to_ending(outcome, log_tail)
         except CompressionError as error:
@@ -106,6 +108,7 @@ class Runner:
         except Exception:
             # The next one may get through; without any, an interrupted run only starts from the beginning.
             logger.exception("%s: a checkpoint could not be stored", self._job.id)
+            self._lease.note("warn", "A checkpoint could not be stored.")
 
     async def _to_ending(self, outcome: Outcome, log_tail: str) -> Ending:
         if outcome.result is None:
@@ -136,7 +139,7 @@ class Runner:
     def _write(self, ending: Ending) -> bool:
         job, repository = self._job, self._repository
         if ending.transient and job.attempts < job.max_attempts:
-            return repository.requeue(job.id, job.fence, count_attempt=True, log_tail=ending.log_tail) or self._end_cancelled()
+            return repository.requeue(job.id, job.fence, error=ending.error, log_tail=ending.log_tail) or self._end_cancelled()
         finished = repository.finish(
             job.id,
             job.fence,

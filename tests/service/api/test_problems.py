@@ -26,6 +26,7 @@ ROUTES = [
     ("GET", "/v1/jobs/{job_id}/artifacts"),
     ("GET", "/v1/jobs/{job_id}/artifacts/{name}"),
     ("GET", "/v1/jobs/{job_id}/report"),
+    ("GET", "/v1/jobs/{job_id}/events"),
     ("GET", "/livez"),
     ("GET", "/readyz"),
 ]
@@ -148,6 +149,7 @@ def test_operations_have_stable_names_and_document_their_problems(description: d
         "get_job",
         "get_report",
         "list_artifacts",
+        "list_events",
         "list_jobs",
         "livez",
         "readyz",

@@ -182,7 +182,7 @@ def test_a_malformed_body_is_a_400(service: LiveService, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/mixed; boundary=a"]
+    "content_type", ["application/x-json", "text/plain", "application/x-www-form-urlencoded", "multipart/mixed; boundary=a"]
 )
 def test_another_content_type_is_a_415(service: LiveService, content_type: str) -> None:
     before = service.left_behind()

@@ -76,7 +76,7 @@ def test_only_a_finished_job_is_deleted(repository: JobRepository) -> None:
     job, child = insert_job(repository), new_job(config={}, inputs={}, kind="select", parent_id="parent")
     assert not repository.delete(job.id)
     repository.request_cancel(job.id)
-    assert repository.statuses([job.id, child.id]) == {job.id: Status.CANCELLED}
+    assert repository.marks([job.id, child.id]) == {job.id: (Status.CANCELLED, 2)}
     assert repository.delete(job.id)
     assert not repository.delete(job.id)
     assert repository.get(job.id) is None
@@ -154,7 +154,8 @@ def test_failure_keeps_the_problem(repository: JobRepository) -> None:
 def test_requeue(repository: JobRepository, count_attempt: bool) -> None:
     job = insert_job(repository)
     claim(repository)
-    assert repository.requeue(job.id, 1, count_attempt=count_attempt)
+    error = Diverged("The loss is not finite.").to_problem() if count_attempt else None
+    assert repository.requeue(job.id, 1, error=error)
     again = claim(repository)
     assert (again.fence, again.attempts) == (2, 2 if count_attempt else 1)
 

@@ -14,6 +14,8 @@ import psutil
 import pytest
 from sqlalchemy import select, update
 
+from service.jobs.events.repository import EventRepository
+from service.jobs.job import JobInput, new_job
 from service.jobs.states import Status
 from service.jobs.tables import jobs
 from service.worker.home import lock_home
@@ -52,6 +54,18 @@ def test_a_job_succeeds(served: Workplace) -> None:
     # The checkpoint has gone, what the client sent has not.
     wait_until(lambda: set(served.stored(done.id)) == {done.inputs["model"].key, *(item.key for item in done.artifacts)})
     assert (done.artifacts[0].bytes, done.artifacts[0].sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_a_run_tells_what_happens(served: Workplace) -> None:
+    job_id = served.submit(steps=3, at={"1": "garbage"})
+    served.wait_until_finished(job_id)
+    events = EventRepository(served.engine).page(job_id, 0, 100)
+    assert [event.id for event in events] == list(range(1, len(events) + 1))
+    assert [event.data["status"] for event in events if event.type == "status"] == ["queued", "validating", "running", "succeeded"]
+    assert [event.data["phase"] for event in events if event.type == "phase"] == ["validate", "fit"]
+    # Every one of them, also where several come between two writes; what is not finite is left out.
+    assert [event.data["metrics"] for event in events if event.type == "metrics"] == [{"step": step} for step in (1.0, 2.0, 3.0)]
+    assert events[-1].type == "status"
 
 
 def test_failures_next_to_each_other_and_the_service_goes_on(served: Workplace) -> None:
@@ -107,6 +121,25 @@ def test_a_reference_that_has_become_a_link_out_of_its_root_fails_the_job(tmp_pa
         assert job.error is not None
         assert (job.status, job.error.code, job.error.param, job.attempts) == (Status.FAILED, "dataset_ref_not_allowed", "dataset_ref", 1)
         assert "secret" not in job.error.detail
+
+
+def test_a_model_is_read_where_it_lies_and_only_under_its_root(tmp_path: Path) -> None:
+    root = (tmp_path / "root").resolve()
+    root.mkdir()
+    (tmp_path / "secret.onnx").write_bytes(b"{}")
+    with new_workplace(tmp_path / "home", data_roots=(root,)) as workplace, workplace.dispatcher():
+        (root / "model.onnx").write_bytes(b'{"steps": 1}')
+        inputs = {"model": JobInput(ref=f"file:{root}/model.onnx"), "dataset": JobInput(ref="builtin:digits")}
+        taken, refused = (new_job(config={}, inputs=inputs) for _ in range(2))
+        workplace.repository.insert(taken)
+        done = workplace.wait_until_finished(taken.id)
+        assert (done.status, done.metrics) == (Status.SUCCEEDED, {"step": 1.0})
+        (root / "model.onnx").unlink()
+        (root / "model.onnx").symlink_to(tmp_path / "secret.onnx")
+        workplace.repository.insert(refused)
+        failed = workplace.wait_until_finished(refused.id)
+        assert failed.error is not None
+        assert (failed.status, failed.error.code, failed.error.param) == (Status.FAILED, "model_ref_not_allowed", "model_ref")
 
 
 def test_a_damaged_input_fails_the_job(served: Workplace) -> None:
@@ -188,6 +221,8 @@ def test_sigterm_gives_the_job_back_and_it_resumes(workplace: Workplace) -> None
         done = workplace.wait_until_finished(job_id)
     assert (done.status, done.fence, done.attempts) == (Status.SUCCEEDED, 2, 1)
     assert workplace.artifact(done, "model.onnx") != b"began at step 0"
+    messages = [event.message for event in EventRepository(workplace.engine).page(job_id, 0, 100) if event.type == "message"]
+    assert messages == ["Goes on from the checkpoint of attempt 1."]
 
 
 def start_runner(workplace: Workplace, job_id: str, fence: int) -> subprocess.Popen[bytes]:
