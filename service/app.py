@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from fastapi import FastAPI
 
 from compressor import __version__
-from service.api import artifacts, compress, events, jobs, livez, problems, readyz, report, retry
+from service.api import artifacts, compress, events, jobs, livez, pause, problems, readyz, report, retry
 from service.api.dependencies import Services
 from service.api.guard import EndUnreadBodies, GuardAddress, LogRequests
 from service.api.watcher import JobWatcher
@@ -35,7 +35,7 @@ def create_app(
         {**own_checks, **(checks or {})},
     )
     problems.install(app)
-    for module in (compress, jobs, retry, events, artifacts, report, livez, readyz):
+    for module in (compress, jobs, pause, retry, events, artifacts, report, livez, readyz):
         app.include_router(module.router)
     own_name = f"[{settings.host}]" if ":" in settings.host else settings.host
     app.add_middleware(GuardAddress, allowed_hosts=[*settings.allowed_hosts, own_name])

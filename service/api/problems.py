@@ -22,6 +22,8 @@
     ├── ArtifactNotFound          404
     ├── JobNotFinished            409
     ├── JobAlreadyFinished        409
+    ├── JobBeingCancelled         409
+    ├── JobBeingPaused            409
     ├── JobInUse                  409
     ├── InputsGone                410
     ├── RangeNotSatisfiable       416
@@ -152,6 +154,14 @@ class JobNotFinished(ApiError):
 
 class JobAlreadyFinished(ApiError):
     code, title, status = "job_already_finished", "The job has already finished", 409
+
+
+class JobBeingCancelled(ApiError):
+    code, title, status = "job_being_cancelled", "The job is being cancelled", 409
+
+
+class JobBeingPaused(ApiError):
+    code, title, status = "job_being_paused", "The job has not come to its pause yet", 409
 
 
 class JobInUse(ApiError):

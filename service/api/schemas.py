@@ -27,6 +27,8 @@ class Links(BaseModel):
 
     self: str
     cancel: str
+    pause: str
+    resume: str
     retry: str
     events: str
     artifacts: str

@@ -55,6 +55,7 @@ class LeaseState:
     held: bool
     expired: bool = False
     cancel_requested: bool = False
+    pause_requested: bool = False
 
 
 class JobRepository:
@@ -113,15 +114,29 @@ class JobRepository:
 
     def request_cancel(self, job_id: str) -> Job | None:
         """Ends a waiting job at once and asks the runner of a running one to stop; leaves a finished job as it is."""
-        waiting = jobs.c.status.in_(sources(Status.CANCELLED) - LEASED)
+        return self._request(job_id, Status.CANCELLING, Status.CANCELLED, cancel_requested=True)
+
+    def request_pause(self, job_id: str) -> Job | None:
+        """Holds a waiting job at once and asks the runner of a running one to leave; leaves any other job as it is."""
+        return self._request(job_id, Status.PAUSING, Status.PAUSED)
+
+    def resume(self, job_id: str) -> Job | None:
+        """Puts a paused job back into the queue; leaves any other as it is."""
+        paused = and_(jobs.c.id == job_id, jobs.c.status.in_(sources(Status.QUEUED) - LEASED))
+        self._write(paused, [status_event(Status.QUEUED)], status=Status.QUEUED.value)
+        return self.get(job_id)
+
+    def _request(self, job_id: str, asked: Status, at_once: Status, **values: Any) -> Job | None:
+        """`at_once` for a job that no runner holds, else `asked`, wherever the table of states has such a transition."""
+        waiting = jobs.c.status.in_(sources(at_once) - LEASED)
         statement = (
             update(jobs)
-            .where(jobs.c.id == job_id, or_(waiting, jobs.c.status.in_(sources(Status.CANCELLING))))
+            .where(jobs.c.id == job_id, or_(waiting, jobs.c.status.in_(sources(asked))))
             .values(
-                status=case((waiting, Status.CANCELLED.value), else_=Status.CANCELLING.value),
-                finished_at=case((waiting, self._now())),
-                cancel_requested=True,
+                status=case((waiting, at_once.value), else_=asked.value),
+                finished_at=case((waiting, self._now())) if at_once in TERMINAL else None,
                 last_event_id=jobs.c.last_event_id + 1,
+                **values,
             )
             .returning(jobs.c.status, jobs.c.last_event_id)
         )
@@ -166,31 +181,35 @@ class JobRepository:
         return _to_job(row) if row else None
 
     def end_abandoned(self) -> list[str]:
-        """Ends the jobs whose lease has run out and that no attempt may take over: cancelled ones, and those out of attempts."""
-        expired = jobs.c.lease_until < self._now()
-        cancelled = (
+        """Ends the jobs whose lease has run out and that no attempt may take over: cancelled ones, and those out of attempts.
+
+        What was to be paused is paused: it has the last checkpoint of its runner.
+        """
+        self._settle(Status.PAUSING, Status.PAUSED)
+        ended = self._settle(Status.CANCELLING, Status.CANCELLED, finished_at=self._now())
+        # Only what the ending needs, so that a row that cannot be read as a job comes to its end too.
+        exhausted = select(jobs.c.id, jobs.c.fence, jobs.c.attempts, jobs.c.log_tail).where(
+            OPEN, jobs.c.status.in_(RESUMABLE), jobs.c.lease_until < self._now(), jobs.c.attempts >= jobs.c.max_attempts
+        )
+        with self.engine.begin() as connection:
+            found = connection.execute(exhausted).all()
+        return ended + [row.id for row in found if self._fail_exhausted(*row)]
+
+    def _settle(self, source: Status, target: Status, **values: Any) -> list[str]:
+        """Gives `target` to the jobs in `source` whose runner is gone."""
+        statement = (
             update(jobs)
-            .where(OPEN, jobs.c.status == Status.CANCELLING.value, expired)
+            .where(OPEN, jobs.c.status == source.value, jobs.c.lease_until < self._now())
             .values(
-                status=Status.CANCELLED.value,
-                lease_until=None,
-                eta_s=None,
-                estimated_finish=None,
-                finished_at=self._now(),
-                last_event_id=jobs.c.last_event_id + 1,
+                status=target.value, last_event_id=jobs.c.last_event_id + 1, lease_until=None, eta_s=None, estimated_finish=None, **values
             )
             .returning(jobs.c.id, jobs.c.last_event_id)
         )
-        # Only what the ending needs, so that a row that cannot be read as a job comes to its end too.
-        exhausted = select(jobs.c.id, jobs.c.fence, jobs.c.attempts, jobs.c.log_tail).where(
-            OPEN, jobs.c.status.in_(RESUMABLE), expired, jobs.c.attempts >= jobs.c.max_attempts
-        )
         with self.engine.begin() as connection:
-            ended = connection.execute(cancelled).all()
-            for job_id, last_id in ended:
-                append_events(connection, job_id, last_id, [status_event(Status.CANCELLED)])
-            found = connection.execute(exhausted).all()
-        return [job_id for job_id, _ in ended] + [row.id for row in found if self._fail_exhausted(*row)]
+            settled = connection.execute(statement).all()
+            for job_id, last_id in settled:
+                append_events(connection, job_id, last_id, [status_event(target)])
+        return [job_id for job_id, _ in settled]
 
     def release_dead(self, home: str, is_alive: Callable[[str], bool]) -> int:
         """Ends the leases that processes of `home` held and that are no longer alive."""
@@ -207,17 +226,17 @@ class JobRepository:
             update(jobs)
             .where(_owned(job_id, fence, LEASED))
             .values(lease_until=self._now(lease_s), process=process)
-            .returning(jobs.c.cancel_requested)
+            .returning(*_LEASE_COLUMNS)
         )
         with self.engine.begin() as connection:
             row = connection.execute(statement).one_or_none()
-        return LeaseState(held=True, cancel_requested=row.cancel_requested) if row else LeaseState(held=False)
+        return LeaseState(True, False, *map(bool, row)) if row else LeaseState(held=False)
 
     def read_lease(self, job_id: str, fence: int) -> LeaseState:
-        query = select(jobs.c.cancel_requested, jobs.c.lease_until < self._now()).where(_owned(job_id, fence, LEASED))
+        query = select(jobs.c.lease_until < self._now(), *_LEASE_COLUMNS).where(_owned(job_id, fence, LEASED))
         with self.engine.begin() as connection:
             row = connection.execute(query).one_or_none()
-        return LeaseState(held=True, cancel_requested=row[0], expired=bool(row[1])) if row else LeaseState(held=False)
+        return LeaseState(True, *map(bool, row)) if row else LeaseState(held=False)
 
     def update_progress(self, job_id: str, fence: int, progress: Progress, log_tail: str, new: Sequence[NewEvent] = ()) -> bool:
         """Writes where the run stands, and the events since the last time."""
@@ -241,12 +260,13 @@ class JobRepository:
         error: Problem | None = None,
         verdict: str | None = None,
         log_tail: str = "",
+        new: Sequence[NewEvent] = (),
     ) -> bool:
         """Ends the job; False where a newer owner exists, or the job is being cancelled and `status` is not that."""
         values: dict[str, Any] = {"progress": 1.0} if status in {Status.SUCCEEDED, Status.FAILED_GATE} else {}
         return self._write(
             _owned(job_id, fence, sources(status) & LEASED),
-            [status_event(status, message=verdict if status is Status.SUCCEEDED else None, error=error)],
+            [*new, status_event(status, message=verdict if status is Status.SUCCEEDED else None, error=error)],
             status=status.value,
             artifacts=[artifact.model_dump(mode="json") for artifact in artifacts],
             error=error.model_dump() if error else None,
@@ -259,12 +279,19 @@ class JobRepository:
             **values,
         )
 
-    def requeue(self, job_id: str, fence: int, *, error: Problem | None = None, log_tail: str = "") -> bool:
+    def requeue(self, job_id: str, fence: int, *, error: Problem | None = None, log_tail: str = "", new: Sequence[NewEvent] = ()) -> bool:
         """Gives the job back for another attempt, which counts where this one failed with `error`; a shutdown does not count as one."""
+        return self._leave(job_id, fence, Status.QUEUED, error, log_tail, new)
+
+    def pause(self, job_id: str, fence: int, *, error: Problem | None = None, log_tail: str = "", new: Sequence[NewEvent] = ()) -> bool:
+        """Leaves a job that is to be paused; False where it is not. The attempt counts where it failed with `error`."""
+        return self._leave(job_id, fence, Status.PAUSED, error, log_tail, new)
+
+    def _leave(self, job_id: str, fence: int, status: Status, error: Problem | None, log_tail: str, new: Sequence[NewEvent]) -> bool:
         return self._write(
-            _owned(job_id, fence, sources(Status.QUEUED) & LEASED),
-            [status_event(Status.QUEUED, level="warn" if error else "info", error=error)],
-            status=Status.QUEUED.value,
+            _owned(job_id, fence, sources(status) & LEASED),
+            [*new, status_event(status, level="warn" if error else "info", error=error)],
+            status=status.value,
             lease_until=None,
             log_tail=log_tail,
             eta_s=None,
@@ -304,6 +331,10 @@ def insert_job(connection: Connection, job: Job) -> None:
     values |= {name: getattr(job, name) for name in DATETIMES}
     connection.execute(insert(jobs).values(values | {"last_event_id": 1}))
     append_events(connection, job.id, 1, [status_event(job.status, error=job.error)])
+
+
+# What a runner is asked to do, in the order of LeaseState.
+_LEASE_COLUMNS = (jobs.c.cancel_requested, jobs.c.status == Status.PAUSING.value)
 
 
 def _owned(job_id: str, fence: int, statuses: Iterable[Status]) -> ColumnElement[bool]:

@@ -20,6 +20,7 @@ POLL_S = 1.0
 class LeaseEnd(Enum):
     LOST = auto()
     CANCEL = auto()
+    PAUSE = auto()
     SHUTDOWN = auto()
 
 
@@ -38,7 +39,7 @@ class LeaseHolder:
         self._phase: str | None = None
 
     def note(self, level: Level, message: str) -> None:
-        """A message among the job's events, written with the next report."""
+        """A message among the job's events, written with the next report or with what the attempt leaves."""
         self._events.append(NewEvent(level=level, type="message", message=message))
 
     def report(self, progress: Progress, log_tail: str) -> None:
@@ -72,6 +73,8 @@ class LeaseHolder:
                     return LeaseEnd.LOST
                 if state.cancel_requested:
                     return LeaseEnd.CANCEL
+                if state.pause_requested:
+                    return LeaseEnd.PAUSE
                 if renews:
                     deadline, next_renewal = asked_at + self._lease_s, asked_at + self._renew_s
             if now() >= deadline:
@@ -79,14 +82,18 @@ class LeaseHolder:
             await self._sleep(shutdown, min(POLL_S, deadline - now(), max(next_renewal - now(), 0.1)))
         return LeaseEnd.SHUTDOWN
 
+    def unwritten_events(self) -> list[NewEvent]:
+        """What is still to be told when the attempt leaves the job. That it runs is no longer true."""
+        return [event for event in self._events if event.type != "status"]
+
     async def flush(self) -> None:
         """Writes the last report; where that fails, it is still there for the next time."""
         report = self._unwritten
         if report is None:
             return
         events = tuple(self._events)
-        await asyncio.to_thread(self._repository.update_progress, self._job_id, self._fence, *report, events)
-        del self._events[: len(events)]
+        if await asyncio.to_thread(self._repository.update_progress, self._job_id, self._fence, *report, events):
+            del self._events[: len(events)]
         # Unless a newer one has come meanwhile.
         if self._unwritten is report:
             self._unwritten = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.exc import SQLAlchemyError
 
 from compressor.errors import CompressionError, Problem
-from compressor.protocol import CheckpointSaved, Progress
+from compressor.protocol import CHECKPOINT, CheckpointSaved, Progress
 from service.jobs.engine import create_engine
 from service.jobs.job import Artifact, Job
 from service.jobs.repository import JobRepository
@@ -139,7 +139,7 @@ class Runner:
     def _write(self, ending: Ending) -> bool:
         job, repository = self._job, self._repository
         if ending.transient and job.attempts < job.max_attempts:
-            return repository.requeue(job.id, job.fence, error=ending.error, log_tail=ending.log_tail) or self._end_cancelled()
+            return self._leave(ending.error, ending.log_tail)
         finished = repository.finish(
             job.id,
             job.fence,
@@ -148,6 +148,7 @@ class Runner:
             error=ending.error,
             verdict=ending.verdict,
             log_tail=ending.log_tail,
+            new=self._lease.unwritten_events(),
         )
         if not finished:
             # Somebody else has the job, or it was cancelled a moment ago.
@@ -158,8 +159,18 @@ class Runner:
             files.discard_attempts(job.id, self._store)
         return True
 
+    def _leave(self, error: Problem | None = None, log_tail: str = "") -> bool:
+        """Gives the job back: to the queue, to its pause where one was asked for, or to its end where it was cancelled a moment ago."""
+        job_id, fence, repository, new = self._job.id, self._job.fence, self._repository, self._lease.unwritten_events()
+        return (
+            repository.requeue(job_id, fence, error=error, log_tail=log_tail, new=new)
+            or repository.pause(job_id, fence, error=error, log_tail=log_tail, new=new)
+            or self._end_cancelled()
+        )
+
     def _end_cancelled(self) -> bool:
-        finished = self._repository.finish(self._job.id, self._job.fence, Status.CANCELLED)
+        new = self._lease.unwritten_events()
+        finished = self._repository.finish(self._job.id, self._job.fence, Status.CANCELLED, new=new)
         if finished:
             files.discard_attempts(self._job.id, self._store)
         return finished
@@ -169,9 +180,10 @@ class Runner:
         if reason is LeaseEnd.LOST:
             return
         try:
-            if reason is LeaseEnd.SHUTDOWN and await asyncio.to_thread(self._repository.requeue, self._job.id, self._job.fence):
-                return
-            await asyncio.to_thread(self._end_cancelled)
+            if reason is LeaseEnd.PAUSE and (self._folder / CHECKPOINT).exists():
+                # Perhaps a newer one than the last that the trainer came to announce.
+                await self._save_checkpoint()
+            await asyncio.to_thread(self._end_cancelled if reason is LeaseEnd.CANCEL else self._leave)
         except SQLAlchemyError as error:
             # The lease runs out by itself.
             logger.warning("%s could not be given back: %s", self._job.id, error)

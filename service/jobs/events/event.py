@@ -16,6 +16,8 @@ _MESSAGES = {
     Status.QUEUED: "Waits for a worker.",
     Status.VALIDATING: "A worker looks at the model.",
     Status.RUNNING: "The run has begun.",
+    Status.PAUSING: "Is being paused.",
+    Status.PAUSED: "Paused.",
     Status.CANCELLING: "Is being cancelled.",
     Status.CANCELLED: "Cancelled.",
     Status.SUCCEEDED: "Done.",

@@ -42,7 +42,7 @@ def test_a_job_is_made_of_references(service: LiveService, data_root: Path, refs
 
 
 def test_the_same_request_as_json_and_as_a_form_is_one(service: LiveService, refs: dict[str, str]) -> None:
-    headers = {"Idempotency-Key": "json and form"}
+    headers = {"Idempotency-Key": "json-and-form"}
     first = service.client.post("/v1/jobs", json=refs | {"config": {"seed": 7}}, headers=headers)
     parts = [text_part(name, ref) for name, ref in refs.items()]
     again = service.client.post("/v1/jobs", content=form(*parts, text_part("config", '{"seed":7}')), headers=headers | MULTIPART)
@@ -137,7 +137,7 @@ def test_a_check_refuses_what_creating_refuses(service: LiveService, case: str) 
 def test_a_check_looks_for_the_parent_and_keeps_no_key(service: LiveService) -> None:
     body = {"kind": "select", "parent_id": "job_none", "config": {"point": 1}}
     assert service.client.post("/v1/jobs?validate_only=true", json=body).json()["code"] == "parent_not_found"
-    headers = {"Idempotency-Key": "only checked"}
+    headers = {"Idempotency-Key": "only-checked"}
     inspect = {"model": ("m.onnx", MODEL), "kind": (None, "inspect")}
     assert service.client.post("/v1/jobs?validate_only=true", files=inspect, headers=headers).status_code == 200
     assert service.client.post("/v1/jobs", files=inspect, headers=headers).status_code == 202

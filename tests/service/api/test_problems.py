@@ -22,6 +22,8 @@ ROUTES = [
     ("GET", "/v1/jobs/{job_id}"),
     ("DELETE", "/v1/jobs/{job_id}"),
     ("POST", "/v1/jobs/{job_id}/cancel"),
+    ("POST", "/v1/jobs/{job_id}/pause"),
+    ("POST", "/v1/jobs/{job_id}/resume"),
     ("POST", "/v1/jobs/{job_id}/retry"),
     ("GET", "/v1/jobs/{job_id}/artifacts"),
     ("GET", "/v1/jobs/{job_id}/artifacts/{name}"),
@@ -152,7 +154,9 @@ def test_operations_have_stable_names_and_document_their_problems(description: d
         "list_events",
         "list_jobs",
         "livez",
+        "pause_job",
         "readyz",
+        "resume_job",
         "retry_job",
     ]
     for operation in operations:

@@ -225,6 +225,87 @@ def test_sigterm_gives_the_job_back_and_it_resumes(workplace: Workplace) -> None
     assert messages == ["Goes on from the checkpoint of attempt 1."]
 
 
+def test_a_paused_job_leaves_its_place_and_goes_on_from_its_checkpoint(workplace: Workplace) -> None:
+    with workplace.dispatcher():
+        job_id = workplace.submit(max_attempts=1, steps=25, step_s=0.2, at={"0": "grandchildren"})
+        other = workplace.submit()
+        workplace.wait_for(job_id, lambda job: job.status is Status.RUNNING)
+        workplace.wait_for_checkpoint(job_id)
+        asked = time.monotonic()
+        pausing = workplace.repository.request_pause(job_id)
+        assert pausing is not None
+        assert pausing.status is Status.PAUSING
+        paused = workplace.wait_for(job_id, lambda job: job.status is Status.PAUSED)
+        assert time.monotonic() - asked < 5
+        assert (paused.attempts, paused.lease_until, paused.eta_s, paused.estimated_finish, paused.finished_at) == (
+            0,
+            None,
+            None,
+            None,
+            None,
+        )
+        # The only worker is free for the next.
+        assert workplace.wait_until_finished(other).status is Status.SUCCEEDED
+        wait_until(lambda: not workplace.trainers() and not workplace.workdirs())
+        assert workplace.get(job_id) == paused
+        resumed = workplace.repository.resume(job_id)
+        assert resumed is not None
+        assert resumed.status is Status.QUEUED
+        done = workplace.wait_until_finished(job_id)
+    assert (done.status, done.fence, done.attempts) == (Status.SUCCEEDED, 2, 1)
+    assert int(workplace.artifact(done, "model.onnx").split()[-1]) >= 1
+    events = EventRepository(workplace.engine).page(job_id, 0, 99)
+    # What came between the last write and the pause too, but for a line that the trainer may have died over.
+    steps = {event.data["metrics"]["step"] for event in events if event.type == "metrics"}
+    assert len(set(range(1, 26)) - steps) <= 1
+    statuses = [event.data["status"] for event in events if event.type == "status"]
+    run = ["queued", "validating", "running"]
+    assert statuses == [*run, "pausing", "paused", *run, "succeeded"]
+
+
+@pytest.mark.parametrize("victim", ["runner", "trainer", "service"])
+def test_a_job_is_paused_whatever_dies_on_the_way(workplace: Workplace, victim: str) -> None:
+    dispatcher = workplace.start()
+    job_id = workplace.submit(steps=30, step_s=0.2)
+    workplace.wait_for_checkpoint(job_id)
+    (runner,) = workplace.runners()
+    if victim == "trainer":
+        (trainer,) = workplace.trainers()
+        workplace.repository.request_pause(job_id)
+        with suppress(psutil.NoSuchProcess):
+            trainer.kill()
+    else:
+        runner.suspend()
+        workplace.repository.request_pause(job_id)
+        if victim == "service":
+            dispatcher.kill()
+            dispatcher.wait(5)
+        with suppress(psutil.NoSuchProcess):
+            runner.kill()
+        if victim == "service":
+            dispatcher = workplace.start()
+    paused = workplace.wait_for(job_id, lambda job: job.status is Status.PAUSED)
+    assert paused.lease_until is None
+    assert any("checkpoint" in key for key in workplace.stored(job_id))
+    workplace.repository.resume(job_id)
+    workplace.wait_for(job_id, lambda job: job.fence == 2 and job.phase == "fit" and job.status is Status.RUNNING)
+    assert [event.message for event in EventRepository(workplace.engine).page(job_id, 0, 999) if event.type == "message"]
+    workplace.repository.request_cancel(job_id)
+    assert workplace.wait_until_finished(job_id).status is Status.CANCELLED
+    workplace.end(dispatcher)
+
+
+def test_a_service_that_stops_while_a_job_is_being_paused_leaves_it_paused(workplace: Workplace) -> None:
+    with workplace.dispatcher() as dispatcher:
+        job_id = workplace.submit(steps=30, step_s=0.2)
+        workplace.wait_for_checkpoint(job_id)
+        workplace.repository.request_pause(job_id)
+        dispatcher.terminate()
+        assert dispatcher.wait(10) == 0
+    assert workplace.get(job_id).status is Status.PAUSED
+    workplace.repository.request_cancel(job_id)
+
+
 def start_runner(workplace: Workplace, job_id: str, fence: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "service.worker.runner", job_id, str(fence), "--trainer", *FAKE_TRAINER]
     return subprocess.Popen(command, env=workplace.environment)
