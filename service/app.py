@@ -5,9 +5,12 @@ from collections.abc import Callable, Mapping
 from fastapi import FastAPI
 
 from compressor import __version__
-from service.api import artifacts, compress, jobs, livez, problems, readyz, report
+from service.api import artifacts, compress, events, jobs, livez, pause, problems, readyz, report, retry
 from service.api.dependencies import Services
 from service.api.guard import EndUnreadBodies, GuardAddress, LogRequests
+from service.api.watcher import JobWatcher
+from service.jobs.events.repository import EventRepository
+from service.jobs.idempotency.repository import IdempotencyRepository
 from service.jobs.repository import JobRepository
 from service.settings import Settings
 from service.storage.store import ObjectStore
@@ -22,9 +25,17 @@ def create_app(
     # The pages of FastAPI's own documentation load scripts from another host; /openapi.json is enough for any viewer.
     app = FastAPI(title="Bayespress", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False)
     own_checks = {"database": job_repository.counts, "store": store.check_writable}
-    app.state.services = Services(settings, job_repository, store, {**own_checks, **(checks or {})})
+    app.state.services = Services(
+        settings,
+        job_repository,
+        EventRepository(job_repository.engine),
+        store,
+        IdempotencyRepository(job_repository.engine),
+        JobWatcher(job_repository.marks),
+        {**own_checks, **(checks or {})},
+    )
     problems.install(app)
-    for module in (compress, jobs, artifacts, report, livez, readyz):
+    for module in (compress, jobs, pause, retry, events, artifacts, report, livez, readyz):
         app.include_router(module.router)
     own_name = f"[{settings.host}]" if ":" in settings.host else settings.host
     app.add_middleware(GuardAddress, allowed_hosts=[*settings.allowed_hosts, own_name])

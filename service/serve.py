@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from service.api.dependencies import Services
 from service.app import create_app
 from service.jobs.engine import create_engine
 from service.jobs.migrate import upgrade
@@ -97,6 +98,7 @@ class _Server(uvicorn.Server):
     """uvicorn, which says where it listens and tells the dispatcher of a signal at once."""
 
     def __init__(self, app: FastAPI, stop: asyncio.Event, signals: list[int]) -> None:
+        services: Services = app.state.services
         config = uvicorn.Config(
             app,
             http="h11",
@@ -109,6 +111,7 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         self._stop = stop
+        self._watcher = services.watcher
         self._early_signals = signals
         self._loop = asyncio.get_running_loop()
 
@@ -125,6 +128,8 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
         logger.info("%s: stopping", signal.Signals(sig).name)
         self._loop.call_soon_threadsafe(self._stop.set)
+        # Who waits for a job would hold the service up for as long as its grace lasts.
+        self._loop.call_soon_threadsafe(self._watcher.close)
 
     def stop(self) -> None:
         self.should_exit = True

@@ -34,10 +34,16 @@ class Settings(BaseSettings):
     max_model_bytes: int = Field(default=512 * MIB, ge=1, description="Largest model file.")
     max_upload_bytes: int = Field(default=2048 * MIB, ge=1, description="Largest request body: model and data together.")
 
+    idempotency_ttl_s: float = Field(default=86400.0, gt=0.0, description="An Idempotency-Key is remembered for so long.")
+
     # The worker
     workers: int = Field(default=1, ge=0, le=256, description="Jobs that run at the same time; 0 takes requests and runs nothing.")
-    lease_s: float = Field(default=60.0, gt=0.0, description="A runner that has not renewed its lease for so long has lost its job.")
-    renew_s: float = Field(default=15.0, gt=0.0, description="How often a runner renews its lease.")
+    lease_s: float = Field(
+        default=60.0,
+        gt=0.0,
+        description="A runner that has not renewed its lease for so long has lost its job, a request its Idempotency-Key.",
+    )
+    renew_s: float = Field(default=15.0, gt=0.0, description="How often a lease is renewed.")
     max_attempts: int = Field(default=3, ge=1, description="A job that was started so often without coming to an end is failed.")
     trainer_memory_bytes: int | None = Field(default=None, ge=1, description="Address space limit of a trainer. Unset: none.")
     trainer_wall_s: int | None = Field(default=None, ge=1, description="Longest run of a trainer. Unset: none.")

@@ -3,16 +3,14 @@
 from typing import Any, get_args
 
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from compressor.protocol import Kind
-from service.api.dependencies import Services, ServicesDep
+from service.api.creation import CreationOptionsDep, create_job
+from service.api.dependencies import ServicesDep
 from service.api.problems import document
-from service.api.schemas import JobView, job_path, to_job_view
-from service.api.uploads.parents import inputs_of
-from service.api.uploads.submission import receive_submission
-from service.jobs.job import Job, new_job, new_job_id
-from service.storage.keys import job_prefix
+from service.api.schemas import JobView, Validated
+from service.api.uploads.json_body import FILES
+from service.api.uploads.metadata import MAX_PAIRS, METADATA, RULE
 
 router = APIRouter(tags=["jobs"])
 
@@ -29,6 +27,7 @@ _PARTS: dict[str, dict[str, Any]] = {
     "dataset": {**_FILE, "description": "Training rows: parquet, or .npz with x and y. This or `dataset_ref`, for compress alone."},
     "validation": {**_FILE, "description": "Rows that choose the point. Absent: a tenth of the training rows."},
     "test": {**_FILE, "description": "Rows for the reported metric. Absent: a tenth of the training rows."},
+    "model_ref": {"type": "string", "description": "`file:PATH` of a model under a data root of the service, in place of `model`."},
     "dataset_ref": {"type": "string", "description": "`builtin:digits`, or `file:PATH` under a data root of the service."},
     "validation_ref": {"type": "string", "description": "`file:PATH` under a data root of the service."},
     "test_ref": {"type": "string", "description": "`file:PATH` under a data root of the service."},
@@ -37,55 +36,39 @@ _PARTS: dict[str, dict[str, Any]] = {
         "description": "The `id` of a finished job, whose model and curve are taken. For select alone.",
     },
     "config": {"$ref": "#/components/schemas/CompressionConfig"},
+    METADATA: {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": MAX_PAIRS, "description": RULE},
 }
+# In JSON a file can only be named.
+_MEMBERS = {name: part for name, part in _PARTS.items() if name not in FILES}
 # The body is parsed while it streams, so the framework knows nothing of it.
 REQUEST_BODY = {
     "requestBody": {
         "required": True,
         "content": {
+            "application/json": {"schema": {"type": "object", "additionalProperties": False, "properties": _MEMBERS}},
             "multipart/form-data": {
                 "schema": {"type": "object", "additionalProperties": False, "properties": _PARTS},
-                "encoding": {"config": {"contentType": "application/json"}},
-            }
+                "encoding": {name: {"contentType": "application/json"} for name in ("config", METADATA)},
+            },
         },
     }
 }
 ACCEPTED: dict[str, Any] = {
-    "description": "The job is queued.",
+    "description": "The job is queued, or was before by a request with the same Idempotency-Key.",
+    "model": JobView,
     "headers": {
         "Location": {"description": "Path of the job.", "schema": {"type": "string"}},
         "Retry-After": {"description": "Seconds after which to ask for the first time.", "schema": {"type": "integer"}},
     },
 }
-RESPONSES = {202: ACCEPTED, **document(400, 403, 404, 409, 413, 415, 422)}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The request is in order; with `validate_only` nothing is kept of it.", "model": Validated},
+    202: ACCEPTED,
+    **document(400, 403, 404, 409, 413, 415, 422),
+}
 
 
-@router.post("/compress", status_code=202, operation_id="compress", responses=RESPONSES, openapi_extra=REQUEST_BODY)
-async def compress(request: Request, response: Response, services: ServicesDep) -> JobView:
+@router.post("/compress", operation_id="compress", status_code=202, responses=RESPONSES, response_model=JobView, openapi_extra=REQUEST_BODY)
+async def compress(request: Request, services: ServicesDep, options: CreationOptionsDep) -> Response:
     """Takes a model and a dataset and queues a job that compresses the model; the same as `POST /v1/jobs`, with every `kind`."""
-    return to_job_view(await create_job(request, response, services))
-
-
-async def create_job(request: Request, response: Response, services: Services) -> Job:
-    """The queued job of a form; its Location is set on `response`."""
-    job_id = new_job_id()
-    submission = await receive_submission(request, job_id, services.store, services.settings)
-    inputs = submission.inputs
-    if submission.parent_id is not None:
-        inputs = await run_in_threadpool(inputs_of, submission.parent_id, services.jobs)
-    job = new_job(
-        job_id=job_id,
-        kind=submission.kind,
-        config=submission.config.model_dump(mode="json"),
-        parent_id=submission.parent_id,
-        inputs=inputs,
-        max_attempts=services.settings.max_attempts,
-    )
-    try:
-        await run_in_threadpool(services.jobs.insert, job)
-    except BaseException:
-        services.store.delete_prefix(job_prefix(job_id))
-        raise
-    response.headers["Location"] = job_path(job_id)
-    response.headers["Retry-After"] = "2"
-    return job
+    return await create_job(request, services, options)

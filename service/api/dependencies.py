@@ -7,6 +7,9 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from service.api.problems import JobNotFinished, JobNotFound
+from service.api.watcher import JobWatcher
+from service.jobs.events.repository import EventRepository
+from service.jobs.idempotency.repository import IdempotencyRepository
 from service.jobs.job import Job
 from service.jobs.repository import JobRepository
 from service.settings import Settings
@@ -19,7 +22,10 @@ class Services:
 
     settings: Settings
     jobs: JobRepository
+    events: EventRepository
     store: ObjectStore
+    keys: IdempotencyRepository
+    watcher: JobWatcher
     checks: Mapping[str, Callable[[], object]]
 
 
@@ -43,7 +49,7 @@ JobDep = Annotated[Job, Depends(get_job)]
 
 def get_finished_job(job: JobDep) -> Job:
     if not job.finished:
-        detail = f"The job is {job.status.value}; it has no artifacts yet."
+        detail = f"The job is {job.status.value}; it has not finished."
         suggestion = f"Ask GET /v1/jobs/{job.id} until finished_at is set."
         raise JobNotFinished(detail, param="job_id", suggestion=suggestion, headers={"Retry-After": "2"})
     return job

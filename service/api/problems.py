@@ -3,6 +3,7 @@
     ApiError
     ├── InvalidRequest            422  a parameter of the path or the query
     ├── InvalidMultipart          400  the body is not what its Content-Type says
+    ├── InvalidJson               400
     ├── UnsupportedMediaType      415
     ├── PayloadTooLarge           413
     ├── MissingPart               422
@@ -11,12 +12,20 @@
     ├── ConflictingParts          422
     ├── UnexpectedPart            422
     ├── InvalidKind               422
+    ├── InvalidModelRef           422
     ├── InvalidDatasetRef         422
+    ├── InvalidMetadata           422
     ├── ParentNotFound            422
+    ├── IdempotencyKeyReused      422
+    ├── IdempotencyKeyInUse       409
     ├── JobNotFound               404
     ├── ArtifactNotFound          404
     ├── JobNotFinished            409
     ├── JobAlreadyFinished        409
+    ├── JobBeingCancelled         409
+    ├── JobBeingPaused            409
+    ├── JobInUse                  409
+    ├── InputsGone                410
     ├── RangeNotSatisfiable       416
     ├── HostNotAllowed            421
     ├── OriginNotAllowed          403
@@ -71,6 +80,10 @@ class InvalidMultipart(ApiError):
     code, title, status = "invalid_multipart", "The multipart body is malformed", 400
 
 
+class InvalidJson(ApiError):
+    code, title, status = "invalid_json", "The JSON body is malformed", 400
+
+
 class UnsupportedMediaType(ApiError):
     code, title, status = "unsupported_media_type", "The body has a content type that is not taken here", 415
 
@@ -103,12 +116,28 @@ class InvalidKind(ApiError):
     code, title, status = "invalid_kind", "There is no such kind of job", 422
 
 
+class InvalidModelRef(ApiError):
+    code, title, status = "invalid_model_ref", "The model reference is not valid", 422
+
+
 class InvalidDatasetRef(ApiError):
     code, title, status = "invalid_dataset_ref", "The dataset reference is not valid", 422
 
 
+class InvalidMetadata(ApiError):
+    code, title, status = "invalid_metadata", "The metadata are not valid", 422
+
+
 class ParentNotFound(ApiError):
     code, title, status = "parent_not_found", "There is no such job to select from", 422
+
+
+class IdempotencyKeyReused(ApiError):
+    code, title, status = "idempotency_key_reused", "The Idempotency-Key belongs to another request", 422
+
+
+class IdempotencyKeyInUse(ApiError):
+    code, title, status = "idempotency_key_in_use", "The first request with this Idempotency-Key is still being received", 409
 
 
 class JobNotFound(ApiError):
@@ -125,6 +154,22 @@ class JobNotFinished(ApiError):
 
 class JobAlreadyFinished(ApiError):
     code, title, status = "job_already_finished", "The job has already finished", 409
+
+
+class JobBeingCancelled(ApiError):
+    code, title, status = "job_being_cancelled", "The job is being cancelled", 409
+
+
+class JobBeingPaused(ApiError):
+    code, title, status = "job_being_paused", "The job has not come to its pause yet", 409
+
+
+class JobInUse(ApiError):
+    code, title, status = "job_in_use", "Another job needs the files of this one", 409
+
+
+class InputsGone(ApiError):
+    code, title, status = "inputs_gone", "The files of the job are no longer stored", 410
 
 
 class RangeNotSatisfiable(ApiError):

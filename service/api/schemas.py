@@ -1,13 +1,14 @@
 """The JSON objects of the HTTP interface."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from compressor.config import CompressionConfig
 from compressor.errors import Problem
 from compressor.protocol import Kind
+from service.jobs.events.event import Event, EventType, Level
 from service.jobs.job import Job
 from service.jobs.states import Status
 
@@ -26,25 +27,37 @@ class Links(BaseModel):
 
     self: str
     cancel: str
+    pause: str
+    resume: str
+    retry: str
+    events: str
     artifacts: str
     report: str
 
 
-class JobView(BaseModel):
+class Validated(BaseModel):
+    """What a request asks for, as it was understood."""
+
+    kind: Kind
+    parent_id: str | None = Field(description="the job whose curve a selection is from")
+    metadata: dict[str, str] = Field(description="what the client noted about the job")
+    config: CompressionConfig
+    inputs: dict[str, InputView]
+
+
+class JobView(Validated):
     """A job. `error` is the problem object of a job that failed or missed its accuracy budget."""
 
     id: str
-    kind: Kind
-    parent_id: str | None = Field(description="the job whose curve a selection is from")
+    retry_of: str | None = Field(description="the job that this one repeats")
     status: Status
     phase: str | None = Field(description="step of the run; null before the first")
     progress: float = Field(ge=0.0, le=1.0, description="part of the run that is done")
     eta_s: float | None = Field(description="seconds that the run will still take; null where that is not known")
+    estimated_finish: datetime | None = Field(description="when the run will probably end; null where that is not known")
     metrics: dict[str, float]
     error: Problem | None
     verdict: str | None = Field(description="the result in one sentence")
-    config: CompressionConfig
-    inputs: dict[str, InputView]
     attempts: int
     cancel_requested: bool
     created_at: datetime
@@ -74,6 +87,24 @@ class ArtifactList(BaseModel):
     data: list[ArtifactView]
 
 
+class EventView(BaseModel):
+    """One thing that happened to a job."""
+
+    id: int = Field(description="counts the events of the job from 1")
+    created_at: datetime
+    level: Level
+    type: EventType
+    message: str
+    data: dict[str, Any] = Field(description="what the message says, for programs; its members go by the type")
+
+
+class EventList(BaseModel):
+    """A page of events, the oldest first. `next` is the `after` of the next page; null where no more have happened yet."""
+
+    data: list[EventView]
+    next: int | None
+
+
 class Health(BaseModel):
     """The state of the service; `checks` names what was looked at."""
 
@@ -85,12 +116,23 @@ def job_path(job_id: str) -> str:
     return f"/v1/jobs/{job_id}"
 
 
+def to_validated(job: Job) -> Validated:
+    return Validated(**job.model_dump(include=set(Validated.model_fields) - {"inputs"}), inputs=_to_input_views(job))
+
+
 def to_job_view(job: Job) -> JobView:
     path = job_path(job.id)
     values = job.model_dump(include=set(JobView.model_fields) - {"inputs"})
-    inputs = {name: InputView(**given.model_dump(exclude={"key"})) for name, given in job.inputs.items()}
-    links = Links(self=path, cancel=f"{path}/cancel", artifacts=f"{path}/artifacts", report=f"{path}/report")
-    return JobView(**values, inputs=inputs, links=links)
+    links = Links(self=path, **{name: f"{path}/{name}" for name in Links.model_fields if name != "self"})
+    return JobView(**values, inputs=_to_input_views(job), links=links)
+
+
+def _to_input_views(job: Job) -> dict[str, InputView]:
+    return {name: InputView(**given.model_dump(exclude={"key"})) for name, given in job.inputs.items()}
+
+
+def to_event_view(event: Event) -> EventView:
+    return EventView(**event.model_dump())
 
 
 def to_artifact_list(job: Job) -> ArtifactList:

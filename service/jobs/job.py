@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from compressor.errors import Problem
 from compressor.protocol import Kind
@@ -51,10 +51,16 @@ class Job(BaseModel):
     kind: Kind = "compress"
     # The job whose model and curve a selection takes.
     parent_id: str | None = None
+    # The job that this one repeats.
+    retry_of: str | None = None
+    # What the client notes about the job.
+    metadata: dict[str, str] = {}
     status: Status = Status.QUEUED
     phase: str | None = None
     progress: float = 0.0
     eta_s: float | None = None
+    # When `eta_s`, counted from the moment that it was written, will have passed.
+    estimated_finish: datetime | None = None
     metrics: dict[str, float] = {}
     error: Problem | None = None
     verdict: str | None = None
@@ -75,6 +81,11 @@ class Job(BaseModel):
     process: str | None = None
     log_tail: str = ""
 
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _none_in_older_rows(cls, value: Any) -> Any:
+        return {} if value is None else value
+
     @property
     def finished(self) -> bool:
         return self.status in TERMINAL
@@ -91,6 +102,8 @@ def new_job(
     inputs: dict[str, JobInput],
     kind: Kind = "compress",
     parent_id: str | None = None,
+    retry_of: str | None = None,
+    metadata: dict[str, str] | None = None,
     max_attempts: int = 3,
     job_id: str | None = None,
 ) -> Job:
@@ -99,6 +112,8 @@ def new_job(
         id=job_id or new_job_id(),
         kind=kind,
         parent_id=parent_id,
+        retry_of=retry_of,
+        metadata=metadata or {},
         config=config,
         inputs=inputs,
         max_attempts=max_attempts,

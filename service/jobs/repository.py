@@ -1,17 +1,51 @@
 """`JobRepository`: all SQL about jobs. Every write of a runner names the fence of its claim; 0 rows mean that it has lost the job."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Engine, Row, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, case, delete, func, insert, or_, select, update
 
 from compressor.errors import Problem, TrainerCrashed
-from compressor.protocol import Progress
+from compressor.protocol import Kind, Progress
+from service.jobs.clock import DatabaseClock, utc_now
+from service.jobs.events.event import NewEvent, status_event
+from service.jobs.events.repository import append_events, delete_events
 from service.jobs.job import Artifact, Job
-from service.jobs.states import LEASED, RESUMABLE, Status, sources
-from service.jobs.tables import OPEN, UtcDateTime, jobs
+from service.jobs.states import LEASED, RESUMABLE, TERMINAL, Status, sources
+from service.jobs.tables import OPEN, idempotency_keys, jobs
+
+DATETIMES = ("created_at", "started_at", "finished_at", "lease_until", "estimated_finish")
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs a client wants to see: one of these states, this kind, all of these pairs of metadata. Empty: whatever it is."""
+
+    statuses: Collection[Status] = ()
+    kind: Kind | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        if self.statuses:
+            yield jobs.c.status.in_([status.value for status in self.statuses])
+        if self.kind is not None:
+            yield jobs.c.kind == self.kind
+        for key, value in self.metadata.items():
+            yield jobs.c.metadata[key].as_string() == value
+
+
+EVERY_JOB = JobFilter()
+# Where a trainer says nonsense, a date still has to come of it.
+MAX_ETA_S = 1e9
+
+
+class Mark(NamedTuple):
+    """How far a job has come, as whoever waits for it sees it."""
+
+    status: Status
+    last_event_id: int
 
 
 @dataclass(frozen=True)
@@ -21,60 +55,94 @@ class LeaseState:
     held: bool
     expired: bool = False
     cancel_requested: bool = False
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+    pause_requested: bool = False
 
 
 class JobRepository:
     """Synchronous; safe to use from several threads and processes. `clock` counts on SQLite only, PostgreSQL has its own."""
 
     def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
-        self._engine = engine
-        self._clock = clock
+        self.engine = engine
+        self._now = DatabaseClock(engine, clock)
 
     # What clients ask for
 
     def insert(self, job: Job) -> None:
-        values = job.model_dump(mode="json")
-        values |= {name: getattr(job, name) for name in ("created_at", "started_at", "finished_at", "lease_until")}
-        with self._engine.begin() as connection:
-            connection.execute(insert(jobs).values(values))
+        with self.engine.begin() as connection:
+            insert_job(connection, job)
 
     def get(self, job_id: str) -> Job | None:
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
         return _to_job(row) if row else None
 
-    def list_recent(self, limit: int, after: str | None = None) -> list[Job]:
+    def list_recent(self, limit: int, after: str | None = None, wanted: JobFilter = EVERY_JOB) -> list[Job]:
         """The newest first; `after` is the last id of the page before."""
-        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
+        query = select(jobs).where(*wanted.conditions()).order_by(jobs.c.id.desc()).limit(limit)
         if after is not None:
             query = query.where(jobs.c.id < after)
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             return [_to_job(row) for row in connection.execute(query)]
 
     def counts(self) -> dict[Status, int]:
         """Number of jobs in each state that has any."""
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             rows = connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))
             return {Status(status): count for status, count in rows}
 
+    def marks(self, job_ids: Collection[str]) -> dict[str, Mark]:
+        """Of those of the jobs that exist."""
+        query = select(jobs.c.id, jobs.c.status, jobs.c.last_event_id).where(jobs.c.id.in_(job_ids))
+        with self.engine.begin() as connection:
+            return {job_id: Mark(Status(status), last) for job_id, status, last in connection.execute(query)}
+
+    def has_unfinished_selections(self, job_id: str) -> bool:
+        """Whether a job that has not finished reads the files of this one."""
+        query = select(jobs.c.id).where(jobs.c.parent_id == job_id, jobs.c.status.not_in(TERMINAL)).limit(1)
+        with self.engine.begin() as connection:
+            return connection.execute(query).one_or_none() is not None
+
+    def delete(self, job_id: str) -> bool:
+        """Removes the row of a finished job, its events, and the key of the request that made it; False where there is none."""
+        statement = delete(jobs).where(jobs.c.id == job_id, jobs.c.status.in_(TERMINAL))
+        with self.engine.begin() as connection:
+            if connection.execute(statement).rowcount != 1:
+                return False
+            delete_events(connection, job_id)
+            connection.execute(delete(idempotency_keys).where(idempotency_keys.c.job_id == job_id))
+        return True
+
     def request_cancel(self, job_id: str) -> Job | None:
         """Ends a waiting job at once and asks the runner of a running one to stop; leaves a finished job as it is."""
-        waiting = jobs.c.status.in_(sources(Status.CANCELLED) - LEASED)
+        return self._request(job_id, Status.CANCELLING, Status.CANCELLED, cancel_requested=True)
+
+    def request_pause(self, job_id: str) -> Job | None:
+        """Holds a waiting job at once and asks the runner of a running one to leave; leaves any other job as it is."""
+        return self._request(job_id, Status.PAUSING, Status.PAUSED)
+
+    def resume(self, job_id: str) -> Job | None:
+        """Puts a paused job back into the queue; leaves any other as it is."""
+        paused = and_(jobs.c.id == job_id, jobs.c.status.in_(sources(Status.QUEUED) - LEASED))
+        self._write(paused, [status_event(Status.QUEUED)], status=Status.QUEUED.value)
+        return self.get(job_id)
+
+    def _request(self, job_id: str, asked: Status, at_once: Status, **values: Any) -> Job | None:
+        """`at_once` for a job that no runner holds, else `asked`, wherever the table of states has such a transition."""
+        waiting = jobs.c.status.in_(sources(at_once) - LEASED)
         statement = (
             update(jobs)
-            .where(jobs.c.id == job_id, or_(waiting, jobs.c.status.in_(sources(Status.CANCELLING))))
+            .where(jobs.c.id == job_id, or_(waiting, jobs.c.status.in_(sources(asked))))
             .values(
-                status=case((waiting, Status.CANCELLED.value), else_=Status.CANCELLING.value),
-                finished_at=case((waiting, self._now())),
-                cancel_requested=True,
+                status=case((waiting, at_once.value), else_=asked.value),
+                finished_at=case((waiting, self._now())) if at_once in TERMINAL else None,
+                last_event_id=jobs.c.last_event_id + 1,
+                **values,
             )
+            .returning(jobs.c.status, jobs.c.last_event_id)
         )
-        with self._engine.begin() as connection:
-            connection.execute(statement)
+        with self.engine.begin() as connection:
+            for status, last_id in connection.execute(statement).all():
+                append_events(connection, job_id, last_id, [status_event(Status(status))])
             row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
         return _to_job(row) if row else None
 
@@ -102,35 +170,51 @@ class JobRepository:
                 started_at=func.coalesce(jobs.c.started_at, self._now()),
                 home=home,
                 process=process,
+                last_event_id=jobs.c.last_event_id + 1,
             )
             .returning(jobs)
         )
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             row = connection.execute(statement).one_or_none()
+            if row is not None:
+                append_events(connection, row.id, row.last_event_id, [status_event(Status.VALIDATING)])
         return _to_job(row) if row else None
 
     def end_abandoned(self) -> list[str]:
-        """Ends the jobs whose lease has run out and that no attempt may take over: cancelled ones, and those out of attempts."""
-        expired = jobs.c.lease_until < self._now()
-        cancelled = (
-            update(jobs)
-            .where(OPEN, jobs.c.status == Status.CANCELLING.value, expired)
-            .values(status=Status.CANCELLED.value, lease_until=None, finished_at=self._now())
-            .returning(jobs.c.id)
-        )
+        """Ends the jobs whose lease has run out and that no attempt may take over: cancelled ones, and those out of attempts.
+
+        What was to be paused is paused: it has the last checkpoint of its runner.
+        """
+        self._settle(Status.PAUSING, Status.PAUSED)
+        ended = self._settle(Status.CANCELLING, Status.CANCELLED, finished_at=self._now())
         # Only what the ending needs, so that a row that cannot be read as a job comes to its end too.
         exhausted = select(jobs.c.id, jobs.c.fence, jobs.c.attempts, jobs.c.log_tail).where(
-            OPEN, jobs.c.status.in_(RESUMABLE), expired, jobs.c.attempts >= jobs.c.max_attempts
+            OPEN, jobs.c.status.in_(RESUMABLE), jobs.c.lease_until < self._now(), jobs.c.attempts >= jobs.c.max_attempts
         )
-        with self._engine.begin() as connection:
-            ended = list(connection.execute(cancelled).scalars())
+        with self.engine.begin() as connection:
             found = connection.execute(exhausted).all()
         return ended + [row.id for row in found if self._fail_exhausted(*row)]
+
+    def _settle(self, source: Status, target: Status, **values: Any) -> list[str]:
+        """Gives `target` to the jobs in `source` whose runner is gone."""
+        statement = (
+            update(jobs)
+            .where(OPEN, jobs.c.status == source.value, jobs.c.lease_until < self._now())
+            .values(
+                status=target.value, last_event_id=jobs.c.last_event_id + 1, lease_until=None, eta_s=None, estimated_finish=None, **values
+            )
+            .returning(jobs.c.id, jobs.c.last_event_id)
+        )
+        with self.engine.begin() as connection:
+            settled = connection.execute(statement).all()
+            for job_id, last_id in settled:
+                append_events(connection, job_id, last_id, [status_event(target)])
+        return [job_id for job_id, _ in settled]
 
     def release_dead(self, home: str, is_alive: Callable[[str], bool]) -> int:
         """Ends the leases that processes of `home` held and that are no longer alive."""
         held = select(jobs.c.id, jobs.c.fence, jobs.c.process).where(OPEN, jobs.c.home == home, jobs.c.lease_until >= self._now())
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             found = connection.execute(held).all()
         dead = [(job_id, fence) for job_id, fence, process in found if not is_alive(process)]
         return sum(self._write(_owned(job_id, fence, LEASED), lease_until=self._now(-1)) for job_id, fence in dead)
@@ -142,24 +226,27 @@ class JobRepository:
             update(jobs)
             .where(_owned(job_id, fence, LEASED))
             .values(lease_until=self._now(lease_s), process=process)
-            .returning(jobs.c.cancel_requested)
+            .returning(*_LEASE_COLUMNS)
         )
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             row = connection.execute(statement).one_or_none()
-        return LeaseState(held=True, cancel_requested=row.cancel_requested) if row else LeaseState(held=False)
+        return LeaseState(True, False, *map(bool, row)) if row else LeaseState(held=False)
 
     def read_lease(self, job_id: str, fence: int) -> LeaseState:
-        query = select(jobs.c.cancel_requested, jobs.c.lease_until < self._now()).where(_owned(job_id, fence, LEASED))
-        with self._engine.begin() as connection:
+        query = select(jobs.c.lease_until < self._now(), *_LEASE_COLUMNS).where(_owned(job_id, fence, LEASED))
+        with self.engine.begin() as connection:
             row = connection.execute(query).one_or_none()
-        return LeaseState(held=True, cancel_requested=row[0], expired=bool(row[1])) if row else LeaseState(held=False)
+        return LeaseState(True, *map(bool, row)) if row else LeaseState(held=False)
 
-    def update_progress(self, job_id: str, fence: int, progress: Progress, log_tail: str) -> bool:
+    def update_progress(self, job_id: str, fence: int, progress: Progress, log_tail: str, new: Sequence[NewEvent] = ()) -> bool:
+        """Writes where the run stands, and the events since the last time."""
         status = Status.VALIDATING if progress.phase == "validate" else Status.RUNNING
         return self._write(
             _owned(job_id, fence, RESUMABLE),
+            new,
             status=status.value,
             log_tail=log_tail,
+            estimated_finish=None if progress.eta_s is None else self._now(min(progress.eta_s, MAX_ETA_S)),
             **progress.model_dump(include={"phase", "progress", "eta_s", "metrics"}),
         )
 
@@ -173,31 +260,43 @@ class JobRepository:
         error: Problem | None = None,
         verdict: str | None = None,
         log_tail: str = "",
+        new: Sequence[NewEvent] = (),
     ) -> bool:
         """Ends the job; False where a newer owner exists, or the job is being cancelled and `status` is not that."""
         values: dict[str, Any] = {"progress": 1.0} if status in {Status.SUCCEEDED, Status.FAILED_GATE} else {}
         return self._write(
             _owned(job_id, fence, sources(status) & LEASED),
+            [*new, status_event(status, message=verdict if status is Status.SUCCEEDED else None, error=error)],
             status=status.value,
             artifacts=[artifact.model_dump(mode="json") for artifact in artifacts],
             error=error.model_dump() if error else None,
             verdict=verdict,
             log_tail=log_tail,
             eta_s=None,
+            estimated_finish=None,
             lease_until=None,
             finished_at=self._now(),
             **values,
         )
 
-    def requeue(self, job_id: str, fence: int, *, count_attempt: bool = False, log_tail: str = "") -> bool:
-        """Gives the job back for another attempt; a shutdown does not count as one."""
+    def requeue(self, job_id: str, fence: int, *, error: Problem | None = None, log_tail: str = "", new: Sequence[NewEvent] = ()) -> bool:
+        """Gives the job back for another attempt, which counts where this one failed with `error`; a shutdown does not count as one."""
+        return self._leave(job_id, fence, Status.QUEUED, error, log_tail, new)
+
+    def pause(self, job_id: str, fence: int, *, error: Problem | None = None, log_tail: str = "", new: Sequence[NewEvent] = ()) -> bool:
+        """Leaves a job that is to be paused; False where it is not. The attempt counts where it failed with `error`."""
+        return self._leave(job_id, fence, Status.PAUSED, error, log_tail, new)
+
+    def _leave(self, job_id: str, fence: int, status: Status, error: Problem | None, log_tail: str, new: Sequence[NewEvent]) -> bool:
         return self._write(
-            _owned(job_id, fence, sources(Status.QUEUED) & LEASED),
-            status=Status.QUEUED.value,
+            _owned(job_id, fence, sources(status) & LEASED),
+            [*new, status_event(status, level="warn" if error else "info", error=error)],
+            status=status.value,
             lease_until=None,
             log_tail=log_tail,
             eta_s=None,
-            attempts=jobs.c.attempts - (0 if count_attempt else 1),
+            estimated_finish=None,
+            attempts=jobs.c.attempts - (0 if error else 1),
         )
 
     def _fail_exhausted(self, job_id: str, fence: int, attempts: int, log_tail: str) -> bool:
@@ -208,15 +307,13 @@ class JobRepository:
         )
         return self.finish(job_id, fence, Status.FAILED, error=error.to_problem(), log_tail=log_tail)
 
-    def _write(self, where: ColumnElement[bool], **values: Any) -> bool:
-        with self._engine.begin() as connection:
-            return connection.execute(update(jobs).where(where).values(**values)).rowcount == 1
-
-    def _now(self, offset_s: float = 0.0) -> ColumnElement[datetime]:
-        # Leases compare times of different machines, so on PostgreSQL they come from its clock alone.
-        if self._engine.dialect.name == "postgresql":
-            return func.now(type_=UtcDateTime()) + literal(timedelta(seconds=offset_s))
-        return literal(self._clock() + timedelta(seconds=offset_s), UtcDateTime())
+    def _write(self, where: ColumnElement[bool], new: Sequence[NewEvent] = (), **values: Any) -> bool:
+        statement = update(jobs).where(where).values(last_event_id=jobs.c.last_event_id + len(new), **values)
+        with self.engine.begin() as connection:
+            row = connection.execute(statement.returning(jobs.c.id, jobs.c.last_event_id)).one_or_none()
+            if row is not None:
+                append_events(connection, row.id, row.last_event_id, new)
+        return row is not None
 
     def _claimable(self, columns: Any) -> ColumnElement[bool]:
         return or_(
@@ -229,9 +326,20 @@ class JobRepository:
         )
 
 
+def insert_job(connection: Connection, job: Job) -> None:
+    values = job.model_dump(mode="json")
+    values |= {name: getattr(job, name) for name in DATETIMES}
+    connection.execute(insert(jobs).values(values | {"last_event_id": 1}))
+    append_events(connection, job.id, 1, [status_event(job.status, error=job.error)])
+
+
+# What a runner is asked to do, in the order of LeaseState.
+_LEASE_COLUMNS = (jobs.c.cancel_requested, jobs.c.status == Status.PAUSING.value)
+
+
 def _owned(job_id: str, fence: int, statuses: Iterable[Status]) -> ColumnElement[bool]:
     return and_(jobs.c.id == job_id, jobs.c.fence == fence, jobs.c.status.in_([status.value for status in statuses]))
 
 
 def _to_job(row: Row[Any]) -> Job:
-    return Job.model_validate(row._asdict())
+    return Job.model_validate({name: value for name, value in row._asdict().items() if name != "last_event_id"})

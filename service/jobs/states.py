@@ -30,7 +30,7 @@ _ATTEMPTED = frozenset(
 )
 
 ALLOWED: dict[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.VALIDATING, Status.CANCELLED}),
+    Status.QUEUED: frozenset({Status.VALIDATING, Status.PAUSED, Status.CANCELLED}),
     # Back to queued: the attempt was given up (shutdown, crash). To validating again: another attempt took over.
     # To an end with a result: the report of its progress may be written late, or never, and must not cost the result.
     Status.VALIDATING: _ATTEMPTED,

@@ -39,10 +39,13 @@ jobs = Table(
     Column("id", String(64), primary_key=True),
     Column("kind", String(32), nullable=False),
     Column("parent_id", String(64)),
+    Column("retry_of", String(64)),
+    Column("metadata", JSON(none_as_null=True)),
     Column("status", String(32), nullable=False),
     Column("phase", String(32)),
     Column("progress", Float, nullable=False, server_default=text("0")),
     Column("eta_s", Float),
+    Column("estimated_finish", UtcDateTime),
     Column("metrics", JSON, nullable=False),
     Column("error", JSON(none_as_null=True)),
     Column("verdict", Text),
@@ -60,6 +63,29 @@ jobs = Table(
     Column("home", String(64)),
     Column("process", String(255)),
     Column("log_tail", Text, nullable=False, server_default=text("''")),
+    Column("last_event_id", Integer, nullable=False, server_default=text("0")),
+)
+
+# `id` counts the events of one job; what has been counted stands in `jobs.last_event_id`.
+events = Table(
+    "events",
+    metadata,
+    Column("job_id", String(64), primary_key=True),
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("level", String(16), nullable=False),
+    Column("type", String(16), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("job_id", String(64), nullable=False),
+    Column("fingerprint", String(64)),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
 
 # What is not finished, in the order of claiming: a claim reads no row of the past. The text is the same in the index and in the

@@ -1,6 +1,6 @@
 """The layout of keys in the object store.
 
-    jobs/<job>/inputs/<name><suffix>                what the client sent: model, dataset, validation, test
+    jobs/<job>/inputs/<name><suffix>                what the client sent: model, dataset, validation, test; a retry has copies of its own
     jobs/<job>/<fence>/checkpoint.safetensors       what an attempt saves; a later attempt resumes from the highest fence
     jobs/<job>/<fence>/artifacts/<name>             what an attempt delivers
 
@@ -20,6 +20,7 @@ def _segment(text: str) -> str:
 
 
 JOBS = "jobs"
+INPUTS = "inputs"
 
 
 def job_prefix(job_id: str) -> str:
@@ -31,7 +32,7 @@ def attempt_prefix(job_id: str, fence: int) -> str:
 
 
 def input_prefix(job_id: str) -> str:
-    return f"{job_prefix(job_id)}/inputs"
+    return f"{job_prefix(job_id)}/{INPUTS}"
 
 
 def input_key(job_id: str, name: str, suffix: str) -> str:

@@ -84,9 +84,18 @@ class ObjectStore:
     def size(self, key: str) -> int:
         return obstore.head(self._store, key)["size"]
 
+    def copy(self, key: str, new_key: str) -> None:
+        """A second object with the same bytes; on a local disk it takes no room of its own."""
+        obstore.copy(self._store, key, new_key)
+
     def list(self, prefix: str) -> list[str]:
         """Keys of all complete objects under the folder `prefix`, sorted."""
         return sorted(meta["path"] for page in obstore.list(self._store, prefix) for meta in page)
+
+    def folders(self, prefix: str) -> set[str]:
+        """Names of the folders directly under `prefix`."""
+        root = self._root / prefix
+        return {folder.name for folder in root.iterdir() if folder.is_dir()} if root.is_dir() else set()
 
     def idle_folders(self, prefix: str, idle_s: float) -> set[str]:
         """Names of the folders directly under `prefix` in which nothing was written for so long, not even a part of an object."""

@@ -13,7 +13,7 @@ from service.jobs.repository import JobRepository
 from service.settings import Settings
 from service.storage.store import ObjectStore
 from service.worker.executors.local import Attempt, LocalExecutor
-from service.worker.files import discard_all, discard_unclaimed
+from service.worker.files import discard_attempts, discard_unclaimed
 from service.worker.home import lock_home, remove_workdir, sweep_workdirs, workdir
 from service.worker.processes import is_alive, process_token
 from service.worker.trainer_process import TRAINER_COMMAND
@@ -114,7 +114,7 @@ class Dispatcher:
 
     async def _end_abandoned(self) -> None:
         for job_id in await asyncio.to_thread(self._repository.end_abandoned):
-            await asyncio.to_thread(discard_all, job_id, self._store)
+            await asyncio.to_thread(discard_attempts, job_id, self._store)
 
     async def _fill_slots(self) -> None:
         lease_s = self._settings.lease_s

@@ -13,7 +13,7 @@ from compressor.protocol import ARTIFACTS, CHECKPOINT, TRAINER_INPUT, DataRefere
 from service.data_roots import FILE_SCHEME, resolve
 from service.jobs.job import Artifact, Job, JobInput
 from service.jobs.repository import JobRepository
-from service.storage import keys
+from service.storage import keys, retention
 from service.storage.store import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -24,14 +24,19 @@ UPLOAD_IDLE_S = 3600.0
 DEFAULT_MEDIA_TYPE = "application/octet-stream"
 
 
-def fetch(job: Job, store: ObjectStore, folder: Path, data_roots: Sequence[Path]) -> None:
-    """Fills the work directory: inputs, the newest checkpoint of an earlier attempt, trainer.json."""
+def fetch(job: Job, store: ObjectStore, folder: Path, data_roots: Sequence[Path]) -> int | None:
+    """Fills the work directory: inputs, the newest checkpoint of an earlier attempt, trainer.json.
+
+    Returns: the fence of that attempt; None where the run begins at its beginning.
+    """
+    resumed_from = None
     inputs = {name: _fetch_input(name, source, store, folder, data_roots) for name, source in job.inputs.items()}
     for fence in range(job.fence - 1, 0, -1):
         key = keys.checkpoint_key(job.id, fence)
         if store.exists(key):
             store.get_to_file(key, folder / CHECKPOINT)
             logger.info("%s resumes from the checkpoint of attempt %d", job.id, fence)
+            resumed_from = fence
             break
     trainer_input = TrainerInput(
         kind=job.kind,
@@ -41,6 +46,7 @@ def fetch(job: Job, store: ObjectStore, folder: Path, data_roots: Sequence[Path]
         config=CompressionConfig.parse(job.config),
     )
     (folder / TRAINER_INPUT).write_text(trainer_input.model_dump_json())
+    return resumed_from
 
 
 def _data_of(inputs: Mapping[str, str]) -> DataReference:
@@ -91,10 +97,10 @@ def publish(job: Job, store: ObjectStore, folder: Path) -> list[Artifact]:
     return artifacts
 
 
-def discard_all(job_id: str, store: ObjectStore) -> None:
-    """Removes what a job without a result has left in the store, its inputs included."""
+def discard_attempts(job_id: str, store: ObjectStore) -> None:
+    """Removes what the attempts of a job without a result have left in the store."""
     with _only_logged(job_id):
-        store.delete_prefix(keys.job_prefix(job_id))
+        retention.discard_attempts(job_id, store)
 
 
 def discard_unclaimed(repository: JobRepository, store: ObjectStore) -> None:

@@ -8,7 +8,9 @@ from enum import Enum, auto
 from sqlalchemy.exc import SQLAlchemyError
 
 from compressor.protocol import Progress
+from service.jobs.events.event import Level, NewEvent, metrics_event, phase_event, status_event
 from service.jobs.repository import JobRepository, LeaseState
+from service.jobs.states import Status
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +20,7 @@ POLL_S = 1.0
 class LeaseEnd(Enum):
     LOST = auto()
     CANCEL = auto()
+    PAUSE = auto()
     SHUTDOWN = auto()
 
 
@@ -32,12 +35,26 @@ class LeaseHolder:
         self._renew_s = renew_s
         self._process = process
         self._unwritten: tuple[Progress, str] | None = None
+        self._events: list[NewEvent] = []
+        self._phase: str | None = None
+
+    def note(self, level: Level, message: str) -> None:
+        """A message among the job's events, written with the next report or with what the attempt leaves."""
+        self._events.append(NewEvent(level=level, type="message", message=message))
 
     def report(self, progress: Progress, log_tail: str) -> None:
-        """To be written with the next poll; of several reports the last is."""
+        """To be written with the next poll; of several reports the last is, and the events of all of them."""
         finite = {name: value for name, value in progress.metrics.items() if math.isfinite(value)}
         eta_s = progress.eta_s if progress.eta_s is not None and math.isfinite(progress.eta_s) else None
-        self._unwritten = (progress.model_copy(update={"metrics": finite, "eta_s": eta_s}), log_tail)
+        progress = progress.model_copy(update={"metrics": finite, "eta_s": eta_s})
+        if progress.phase != self._phase:
+            if self._phase in {None, "validate"} and progress.phase != "validate":
+                self._events.append(status_event(Status.RUNNING))
+            self._events.append(phase_event(progress))
+            self._phase = progress.phase
+        if progress.metrics:
+            self._events.append(metrics_event(progress))
+        self._unwritten = (progress, log_tail)
 
     async def hold(self, shutdown: asyncio.Event) -> LeaseEnd:
         """Returns when the work has to stop. While the database is away it goes on, but never past the end of the lease."""
@@ -56,6 +73,8 @@ class LeaseHolder:
                     return LeaseEnd.LOST
                 if state.cancel_requested:
                     return LeaseEnd.CANCEL
+                if state.pause_requested:
+                    return LeaseEnd.PAUSE
                 if renews:
                     deadline, next_renewal = asked_at + self._lease_s, asked_at + self._renew_s
             if now() >= deadline:
@@ -63,12 +82,18 @@ class LeaseHolder:
             await self._sleep(shutdown, min(POLL_S, deadline - now(), max(next_renewal - now(), 0.1)))
         return LeaseEnd.SHUTDOWN
 
+    def unwritten_events(self) -> list[NewEvent]:
+        """What is still to be told when the attempt leaves the job. That it runs is no longer true."""
+        return [event for event in self._events if event.type != "status"]
+
     async def flush(self) -> None:
         """Writes the last report; where that fails, it is still there for the next time."""
         report = self._unwritten
         if report is None:
             return
-        await asyncio.to_thread(self._repository.update_progress, self._job_id, self._fence, *report)
+        events = tuple(self._events)
+        if await asyncio.to_thread(self._repository.update_progress, self._job_id, self._fence, *report, events):
+            del self._events[: len(events)]
         # Unless a newer one has come meanwhile.
         if self._unwritten is report:
             self._unwritten = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.exc import SQLAlchemyError
 
 from compressor.errors import CompressionError, Problem
-from compressor.protocol import CheckpointSaved, Progress
+from compressor.protocol import CHECKPOINT, CheckpointSaved, Progress
 from service.jobs.engine import create_engine
 from service.jobs.job import Artifact, Job
 from service.jobs.repository import JobRepository
@@ -73,7 +73,9 @@ class Runner:
         try:
             self._folder.mkdir(parents=True)
             (self._folder / OWNER).write_text(self._process)
-            await asyncio.to_thread(files.fetch, self._job, self._store, self._folder, self._settings.data_roots)
+            resumed_from = await asyncio.to_thread(files.fetch, self._job, self._store, self._folder, self._settings.data_roots)
+            if resumed_from is not None:
+                self._lease.note("info", f"Goes on from the checkpoint of attempt {resumed_from}.")
             outcome, log_tail = await self._train()
             return await self._to_ending(outcome, log_tail)
         except CompressionError as error:
@@ -106,6 +108,7 @@ class Runner:
         except Exception:
             # The next one may get through; without any, an interrupted run only starts from the beginning.
             logger.exception("%s: a checkpoint could not be stored", self._job.id)
+            self._lease.note("warn", "A checkpoint could not be stored.")
 
     async def _to_ending(self, outcome: Outcome, log_tail: str) -> Ending:
         if outcome.result is None:
@@ -136,7 +139,7 @@ class Runner:
     def _write(self, ending: Ending) -> bool:
         job, repository = self._job, self._repository
         if ending.transient and job.attempts < job.max_attempts:
-            return repository.requeue(job.id, job.fence, count_attempt=True, log_tail=ending.log_tail) or self._end_cancelled()
+            return self._leave(ending.error, ending.log_tail)
         finished = repository.finish(
             job.id,
             job.fence,
@@ -145,6 +148,7 @@ class Runner:
             error=ending.error,
             verdict=ending.verdict,
             log_tail=ending.log_tail,
+            new=self._lease.unwritten_events(),
         )
         if not finished:
             # Somebody else has the job, or it was cancelled a moment ago.
@@ -152,13 +156,23 @@ class Runner:
         if ending.artifacts:
             files.discard_checkpoints(job, self._store)
         else:
-            files.discard_all(job.id, self._store)
+            files.discard_attempts(job.id, self._store)
         return True
 
+    def _leave(self, error: Problem | None = None, log_tail: str = "") -> bool:
+        """Gives the job back: to the queue, to its pause where one was asked for, or to its end where it was cancelled a moment ago."""
+        job_id, fence, repository, new = self._job.id, self._job.fence, self._repository, self._lease.unwritten_events()
+        return (
+            repository.requeue(job_id, fence, error=error, log_tail=log_tail, new=new)
+            or repository.pause(job_id, fence, error=error, log_tail=log_tail, new=new)
+            or self._end_cancelled()
+        )
+
     def _end_cancelled(self) -> bool:
-        finished = self._repository.finish(self._job.id, self._job.fence, Status.CANCELLED)
+        new = self._lease.unwritten_events()
+        finished = self._repository.finish(self._job.id, self._job.fence, Status.CANCELLED, new=new)
         if finished:
-            files.discard_all(self._job.id, self._store)
+            files.discard_attempts(self._job.id, self._store)
         return finished
 
     async def _give_up(self, reason: LeaseEnd) -> None:
@@ -166,9 +180,10 @@ class Runner:
         if reason is LeaseEnd.LOST:
             return
         try:
-            if reason is LeaseEnd.SHUTDOWN and await asyncio.to_thread(self._repository.requeue, self._job.id, self._job.fence):
-                return
-            await asyncio.to_thread(self._end_cancelled)
+            if reason is LeaseEnd.PAUSE and (self._folder / CHECKPOINT).exists():
+                # Perhaps a newer one than the last that the trainer came to announce.
+                await self._save_checkpoint()
+            await asyncio.to_thread(self._end_cancelled if reason is LeaseEnd.CANCEL else self._leave)
         except SQLAlchemyError as error:
             # The lease runs out by itself.
             logger.warning("%s could not be given back: %s", self._job.id, error)

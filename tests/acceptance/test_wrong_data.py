@@ -152,13 +152,17 @@ def test_the_job_fails_soon_with_the_whole_problem(jobs: dict[str, dict[str, Any
     assert "/" not in error["detail"]
 
 
-def test_the_jobs_leave_nothing_and_the_service_goes_on(service: Served, jobs: dict[str, dict[str, Any]], folders: dict[str, Path]) -> None:
+def test_the_jobs_leave_nothing_but_their_inputs_and_the_service_goes_on(
+    service: Served, jobs: dict[str, dict[str, Any]], folders: dict[str, Path]
+) -> None:
     for job in jobs.values():
         assert service.client.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"] == []
         report = service.client.get(f"/v1/jobs/{job['id']}/report")
         assert (report.status_code, report.json()["code"]) == (404, "artifact_not_found")
     # A job's end is written before its files are removed.
-    wait_until(lambda: service.files() == [], 5)
+    wait_until(lambda: all("/inputs/" in path for path in service.files()), 5)
+    assert [service.client.delete(f"/v1/jobs/{job['id']}").status_code for job in jobs.values()] == [204] * len(jobs)
+    assert service.files() == []
     wait_until(lambda: processes_of(service.home) == [] and list((service.home / "work").iterdir()) == [], 5)
     assert (folders["path of the server"] / MARKER).stat().st_atime == 1
     good = wait_for(service, submit(service, dataset_ref=(None, "builtin:digits"), config=(None, json.dumps(QUICK))))

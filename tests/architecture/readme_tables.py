@@ -11,7 +11,7 @@ from compressor.errors import ClientError, CompressionError, DatasetError, GateN
 from compressor.graph.ops import FAMILIES, supported_operators
 from compressor.protocol import ExitCode
 from service.api.problems import ApiError
-from service.data_roots import DatasetRefNotAllowed
+from service.data_roots import DatasetRefNotAllowed, ModelRefNotAllowed
 from service.settings import ENV_PREFIX, Settings
 
 README = Path(__file__).parents[2] / "README.md"
@@ -38,7 +38,9 @@ def error_table() -> str:
     """The library's errors, then those of the service, which have no exit code."""
     library = [cls for cls in error_classes() if cls.__module__ == "compressor.errors" and cls not in NEVER_RAISED]
     rows = [f"| `{cls.code}` | {cls.title} | {cls.status} | {_exit_code(cls):d} |" for cls in library]
-    rows += [f"| `{cls.code}` | {cls.title} | {cls.status} | |" for cls in (DatasetRefNotAllowed, *ApiError.__subclasses__())]
+    rows += [
+        f"| `{cls.code}` | {cls.title} | {cls.status} | |" for cls in (ModelRefNotAllowed, DatasetRefNotAllowed, *ApiError.__subclasses__())
+    ]
     return "\n".join(["| code | meaning | status | exit |", "|---|---|---|---|", *rows])
 
 

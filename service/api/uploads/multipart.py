@@ -38,7 +38,8 @@ class FormReader:
         media_type, options = parse_options_header(content_type)
         if media_type.lower() != MEDIA_TYPE.encode():
             sent = f"It is {content_type!r}." if content_type else "There is none."
-            raise UnsupportedMediaType(f"The Content-Type must be {MEDIA_TYPE}. {sent}", param="Content-Type", suggestion=_SUGGESTION)
+            detail = f"The Content-Type must be {MEDIA_TYPE} or application/json. {sent}"
+            raise UnsupportedMediaType(detail, param="Content-Type", suggestion=_SUGGESTION)
         boundary = options.get(b"boundary", b"")
         if not 1 <= len(boundary) <= 70:
             detail = "The Content-Type names no boundary of 1 to 70 characters."

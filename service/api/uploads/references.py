@@ -1,59 +1,83 @@
-"""`dataset_ref`: rows that the service already has. Checked at once."""
+"""`model_ref`, `dataset_ref` and the like: files that the service already has. Checked at once."""
 
 import os
 import stat
-from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
-from service.api.problems import InvalidDatasetRef
-from service.api.uploads.framing import TAIL_BYTES, DatasetSkimmer
-from service.data_roots import BUILTIN, FILE_SCHEME, SUGGESTION, resolve
+from service.api.problems import ApiError, InvalidDatasetRef, InvalidModelRef, PayloadTooLarge
+from service.api.uploads.framing import TAIL_BYTES, DatasetSkimmer, Skimmer
+from service.api.uploads.model_kinds import ModelFileSkimmer
+from service.data_roots import BUILTIN, FILE_SCHEME, MODEL_REF, resolve, suggest
 from service.jobs.job import JobInput
+from service.settings import Settings
+
+_CHUNK_BYTES = 1024 * 1024
 
 
-def check_reference(text: str, param: str, data_roots: Sequence[Path]) -> JobInput:
+def check_reference(text: str, param: str, settings: Settings) -> JobInput:
     """The input that `text` refers to.
 
-    Raises: InvalidDatasetRef, DatasetRefNotAllowed, or InvalidDataset where a file under a data root is none.
+    Raises: InvalidModelRef, ModelRefNotAllowed, or InvalidModel and PayloadTooLarge where a file under a data root is no model to take;
+        of datasets InvalidDatasetRef, DatasetRefNotAllowed, InvalidDataset.
     """
-    if text in BUILTIN:
+    if text in BUILTIN and param != MODEL_REF:
         if param != "dataset_ref":
             detail = f"{text} is a whole dataset and cannot be a part of one."
             raise InvalidDatasetRef(detail, param=param, suggestion="Leave the part out; it is then carved from the dataset.")
         return JobInput(ref=text)
     if text.startswith(FILE_SCHEME):
-        path = _read_path(text, param, data_roots)
-        return JobInput(ref=f"{FILE_SCHEME}{path}", filename=path.name, bytes=_check_file(path, param))
+        path = _read_path(text, param, settings)
+        return JobInput(ref=f"{FILE_SCHEME}{path}", filename=path.name, bytes=_check_file(path, param, settings))
     shown = text if len(text) <= 80 else text[:77] + "..."
-    raise InvalidDatasetRef(f"{shown!r} is no dataset reference.", param=param, suggestion=SUGGESTION)
+    raise _refusal(f"{shown!r} is no reference.", param)
 
 
-def _read_path(text: str, param: str, data_roots: Sequence[Path]) -> Path:
+def _read_path(text: str, param: str, settings: Settings) -> Path:
     written = text.removeprefix(FILE_SCHEME).removeprefix("//")
     path = Path(written)
     if len(written) > 4096 or "\0" in written or not path.is_absolute() or ".." in path.parts:
-        detail = "A file: reference is an absolute path without '..'."
-        raise InvalidDatasetRef(detail, param=param, suggestion="For example file:/data/train.parquet.")
-    return resolve(path, param, data_roots)
+        raise _refusal("A file: reference is an absolute path without '..'.", param, "For example file:/data/train.parquet.")
+    return resolve(path, param, settings.data_roots)
 
 
-def _check_file(path: Path, param: str) -> int:
-    """The size of the regular file at `path`, whose two ends must be those of a dataset."""
-    skimmer = DatasetSkimmer(param)
+def _check_file(path: Path, param: str, settings: Settings) -> int:
+    """The size of the regular file at `path`, which must be framed as what it stands for."""
+    skimmer: Skimmer = ModelFileSkimmer(param) if param == MODEL_REF else DatasetSkimmer(param)
     try:
         # A FIFO would block the opening for ever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise InvalidDatasetRef("The reference leads to something that is not a regular file.", param=param, suggestion=SUGGESTION)
-            skimmer.feed(file.read(TAIL_BYTES))
-            if status.st_size > TAIL_BYTES:
-                file.seek(max(TAIL_BYTES, status.st_size - TAIL_BYTES))
-                skimmer.feed(file.read(TAIL_BYTES))
+                raise _refusal("The reference leads to something that is not a regular file.", param)
+            if param == MODEL_REF:
+                _skim_all(file, status.st_size, skimmer, param, settings.max_model_bytes)
+            else:
+                _skim_ends(file, status.st_size, skimmer)
     except OSError as error:
-        raise InvalidDatasetRef(f"The file cannot be read: {error.strerror}.", param=param, suggestion=SUGGESTION) from None
+        raise _refusal(f"The file cannot be read: {error.strerror}.", param) from None
     skimmer.finish()
     if path.suffix.lower() != skimmer.suffix:
         # The trainer reads the file in its place, and goes by its name.
-        raise InvalidDatasetRef("The file's name does not say what it is.", param=param, suggestion=f"Let it end with {skimmer.suffix}.")
+        raise _refusal("The file's name does not say what it is.", param, f"Let it end with {skimmer.suffix}.")
     return status.st_size
+
+
+def _skim_all(file: IO[bytes], size: int, skimmer: Skimmer, param: str, max_bytes: int) -> None:
+    if size > max_bytes:
+        suggestion = "Take a smaller model, or let the service be started with a larger BAYESPRESS_MAX_MODEL_BYTES."
+        raise PayloadTooLarge(f"The model has more than {max_bytes:,} bytes.", param=param, suggestion=suggestion)
+    while chunk := file.read(_CHUNK_BYTES):
+        skimmer.feed(chunk)
+
+
+def _skim_ends(file: IO[bytes], size: int, skimmer: Skimmer) -> None:
+    skimmer.feed(file.read(TAIL_BYTES))
+    if size > TAIL_BYTES:
+        file.seek(max(TAIL_BYTES, size - TAIL_BYTES))
+        skimmer.feed(file.read(TAIL_BYTES))
+
+
+def _refusal(detail: str, param: str, suggestion: str | None = None) -> ApiError:
+    refusal = InvalidModelRef if param == MODEL_REF else InvalidDatasetRef
+    return refusal(detail, param=param, suggestion=suggestion or suggest(param))

@@ -1,12 +1,13 @@
-"""A `POST /compress` body, part by part, straight into the store: counted, skimmed and hashed on the way."""
+"""A `POST /compress` body, a form or JSON, part by part, straight into the store: counted, skimmed and hashed on the way."""
 
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -23,11 +24,14 @@ from service.api.problems import (
     UnexpectedPart,
     UnknownPart,
 )
+from service.api.uploads import json_body
 from service.api.uploads.framing import DatasetSkimmer, Skimmer
+from service.api.uploads.metadata import METADATA, parse_metadata
 from service.api.uploads.model_kinds import ModelFileSkimmer
 from service.api.uploads.multipart import Event, FormReader, PartEnd, PartStart
 from service.api.uploads.parents import PARENT
 from service.api.uploads.references import check_reference
+from service.data_roots import MODEL_REF
 from service.jobs.job import JobInput
 from service.settings import Settings
 from service.storage.keys import input_key, job_prefix
@@ -36,12 +40,13 @@ from service.storage.store import ObjectStore
 MODEL, CONFIG, KIND = "model", "config", "kind"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DATA_PARTS = ("dataset", "validation", "test")
+MODELS = (MODEL, MODEL_REF)
+ROWS = (*DATA_PARTS, *(f"{part}_ref" for part in DATA_PARTS))
 # Part with a reference -> the input that it gives.
-REFERENCE_PARTS = {f"{part}_ref": part for part in DATA_PARTS}
-ROWS = (*DATA_PARTS, *REFERENCE_PARTS)
-PARTS = (KIND, MODEL, *ROWS, PARENT, CONFIG)
+REFERENCE_PARTS = {f"{part}_ref": part for part in (MODEL, *DATA_PARTS)}
+PARTS = (KIND, *MODELS, *ROWS, PARENT, CONFIG, METADATA)
 # What a kind does not take, and inputs that it must have.
-NOT_TAKEN: dict[Kind, tuple[str, ...]] = {"compress": (PARENT,), "inspect": (*ROWS, PARENT), "select": (MODEL, *ROWS)}
+NOT_TAKEN: dict[Kind, tuple[str, ...]] = {"compress": (PARENT,), "inspect": (*ROWS, PARENT), "select": (*MODELS, *ROWS)}
 NEEDED: dict[Kind, tuple[str, ...]] = {"compress": (MODEL, "dataset"), "inspect": (MODEL,), "select": (PARENT,)}
 MAX_TEXT_BYTES = 64 * 1024
 
@@ -58,6 +63,7 @@ class Submission:
     config: CompressionConfig
     inputs: dict[str, JobInput]
     parent_id: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 async def receive_submission(request: Request, job_id: str, store: ObjectStore, settings: Settings) -> Submission:
@@ -74,6 +80,10 @@ async def receive_submission(request: Request, job_id: str, store: ObjectStore, 
 
 
 async def _read_events(request: Request, max_bytes: int) -> AsyncGenerator[Event]:
+    if parse_options_header(request.headers.get("content-type"))[0].lower() == json_body.MEDIA_TYPE.encode():
+        for event in json_body.to_events(await _read_small(request)):
+            yield event
+        return
     reader = FormReader(request.headers.get("content-type"))
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
@@ -88,11 +98,21 @@ async def _read_events(request: Request, max_bytes: int) -> AsyncGenerator[Event
     reader.finish()
 
 
+async def _read_small(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > json_body.MAX_BODY_BYTES:
+            raise _too_large("The JSON body", json_body.MAX_BODY_BYTES, "body")
+    return bytes(body)
+
+
 async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: ObjectStore, settings: Settings) -> Submission:
     kind: Kind = "compress"
     config = CompressionConfig()
     inputs: dict[str, JobInput] = {}
     parent_id = None
+    metadata: dict[str, str] = {}
     seen: set[str] = set()
     async for event in events:
         if not isinstance(event, PartStart):
@@ -108,17 +128,19 @@ async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: Objec
             parent_id = await _receive_text(events, name)
         elif name == CONFIG:
             config = _parse_config(await _receive_text(events, name))
+        elif name == METADATA:
+            metadata = parse_metadata(await _receive_text(events, name))
         elif name in REFERENCE_PARTS:
             text = await _receive_text(events, name)
-            inputs[given] = await run_in_threadpool(check_reference, text, name, settings.data_roots)
+            inputs[given] = await run_in_threadpool(check_reference, text, name, settings)
         elif name != KIND:
             inputs[name] = await _receive_file(events, event, job_id, store, settings.max_model_bytes if name == MODEL else None)
     _check_kind(kind, seen)
     _check_complete(kind, seen | inputs.keys())
     if kind != "select":
-        check_architecture(config, str(inputs[MODEL].key).endswith(WEIGHTS_SUFFIX))
+        check_architecture(config, str(inputs[MODEL].key or inputs[MODEL].ref).lower().endswith(WEIGHTS_SUFFIX))
     check_choice(config, is_selection=kind == "select")
-    return Submission(kind, config, inputs, parent_id)
+    return Submission(kind, config, inputs, parent_id, metadata)
 
 
 def _check_name(name: str, given: str, seen: set[str], inputs: dict[str, JobInput]) -> None:
@@ -141,7 +163,7 @@ def _check_kind(kind: Kind, seen: set[str]) -> None:
 def _check_complete(kind: Kind, given: set[str]) -> None:
     for name in NEEDED[kind]:
         if name not in given:
-            alternative = " or dataset_ref" if name == "dataset" else ""
+            alternative = "" if name == PARENT else f" or {name}_ref"
             value = "JOB" if name == PARENT else "@FILE"
             raise MissingPart(f"The form has no part {name}{alternative}.", param=name, suggestion=f"Add it: curl -F {name}={value}.")
 

@@ -16,6 +16,8 @@ import uvicorn
 from compressor.protocol import Kind
 from service.app import create_app
 from service.jobs.engine import create_engine
+from service.jobs.events.event import Event
+from service.jobs.events.repository import EventRepository
 from service.jobs.job import Artifact, Job, JobInput, new_job
 from service.jobs.migrate import upgrade
 from service.jobs.repository import JobRepository
@@ -40,6 +42,9 @@ class LiveService:
         # os.walk, because pathlib's walk breaks when a folder goes away under it.
         files = [f"{folder}/{name}" for folder, _, names in os.walk(self.settings.store_root) for name in names]
         return sorted(files) + [job.id for job in self.jobs.list_recent(100)]
+
+    def events_of(self, job_id: str) -> list[Event]:
+        return EventRepository(self.jobs.engine).page(job_id, 0, 1000)
 
     def insert_finished(self, status: Status, files: dict[str, bytes], kind: Kind = "compress") -> Job:
         """A job that has ended with these artifacts."""

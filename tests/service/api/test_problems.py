@@ -20,10 +20,15 @@ ROUTES = [
     ("GET", "/v1/jobs"),
     ("POST", "/v1/jobs"),
     ("GET", "/v1/jobs/{job_id}"),
+    ("DELETE", "/v1/jobs/{job_id}"),
     ("POST", "/v1/jobs/{job_id}/cancel"),
+    ("POST", "/v1/jobs/{job_id}/pause"),
+    ("POST", "/v1/jobs/{job_id}/resume"),
+    ("POST", "/v1/jobs/{job_id}/retry"),
     ("GET", "/v1/jobs/{job_id}/artifacts"),
     ("GET", "/v1/jobs/{job_id}/artifacts/{name}"),
     ("GET", "/v1/jobs/{job_id}/report"),
+    ("GET", "/v1/jobs/{job_id}/events"),
     ("GET", "/livez"),
     ("GET", "/readyz"),
 ]
@@ -69,7 +74,7 @@ def test_probes_come_by_any_name(service: LiveService, path: str) -> None:
     assert service.client.get(path, headers={"Host": "10.0.0.1"}).json()["status"] == "ok"
 
 
-@pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if route[0] == "POST"])
+@pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if route[0] in {"POST", "DELETE"}])
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
 def test_a_page_of_another_site_cannot_write(service: LiveService, method: str, path: str, origin: str) -> None:
     assert_problem(service.client.request(method, path_of(path), headers={"Origin": origin}), 403, "origin_not_allowed")
@@ -84,7 +89,7 @@ def test_a_page_of_the_service_itself_can_write_and_anyone_can_read(service: Liv
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_other_methods_are_a_405_that_names_the_right_ones(service: LiveService, method: str, path: str) -> None:
-    response = service.client.delete(path_of(path))
+    response = service.client.patch(path_of(path))
     assert_problem(response, 405, "method_not_allowed")
     allowed = {"GET", "HEAD"} if path.endswith(("{name}", "/report")) else {known for known, other in ROUTES if other == path}
     assert method in allowed
@@ -141,13 +146,18 @@ def test_operations_have_stable_names_and_document_their_problems(description: d
         "cancel_job",
         "compress",
         "create_job",
+        "delete_job",
         "download_artifact",
         "get_job",
         "get_report",
         "list_artifacts",
+        "list_events",
         "list_jobs",
         "livez",
+        "pause_job",
         "readyz",
+        "resume_job",
+        "retry_job",
     ]
     for operation in operations:
         for status, response in operation["responses"].items():

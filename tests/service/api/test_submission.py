@@ -133,6 +133,23 @@ REFUSALS: dict[str, tuple[list[Part], int, str, str]] = {
     "huge model": ([("model", ("m", MODEL + HUGE_DOC_STRING)), DATA_PART], 413, "payload_too_large", "model"),
     "unknown scheme": ([MODEL_PART, text_part("dataset_ref", "s3://a/b")], 422, "invalid_dataset_ref", "dataset_ref"),
     "whole as a part": ([MODEL_PART, DATA_PART, text_part("test_ref", "builtin:digits")], 422, "invalid_dataset_ref", "test_ref"),
+    "metadata twice": ([MODEL_PART, DATA_PART, *[text_part("metadata", "{}")] * 2], 422, "duplicate_part", "metadata"),
+    "metadata as a list": ([MODEL_PART, DATA_PART, text_part("metadata", "[]")], 422, "invalid_metadata", "metadata"),
+    "metadata as no JSON": ([MODEL_PART, DATA_PART, text_part("metadata", "a=b")], 422, "invalid_metadata", "metadata"),
+    "deep metadata": ([MODEL_PART, DATA_PART, text_part("metadata", "[" * 50_000)], 422, "invalid_metadata", "metadata"),
+    "a number in metadata": ([MODEL_PART, DATA_PART, text_part("metadata", '{"a": 1}')], 422, "invalid_metadata", "metadata.a"),
+    "a NUL in metadata": ([MODEL_PART, DATA_PART, text_part("metadata", '{"a": "\\u0000"}')], 422, "invalid_metadata", "metadata.a"),
+    "half a character": ([MODEL_PART, DATA_PART, text_part("metadata", '{"a": "\\ud800"}')], 422, "invalid_metadata", "metadata.a"),
+    "a long value": ([MODEL_PART, DATA_PART, text_part("metadata", f'{{"a": "{"x" * 513}"}}')], 422, "invalid_metadata", "metadata.a"),
+    "a long key": ([MODEL_PART, DATA_PART, text_part("metadata", f'{{"{"x" * 65}": ""}}')], 422, "invalid_metadata", "metadata"),
+    "an empty key": ([MODEL_PART, DATA_PART, text_part("metadata", '{"": ""}')], 422, "invalid_metadata", "metadata"),
+    "a quote in a key": ([MODEL_PART, DATA_PART, text_part("metadata", '{"a\\"b": ""}')], 422, "invalid_metadata", "metadata"),
+    "17 pairs": (
+        [MODEL_PART, DATA_PART, text_part("metadata", json.dumps(dict.fromkeys("abcdefghijklmnopq", "")))],
+        422,
+        "invalid_metadata",
+        "metadata",
+    ),
     "outside": ([MODEL_PART, text_part("dataset_ref", "file:/etc/passwd")], 422, "dataset_ref_not_allowed", "dataset_ref"),
 }
 
@@ -165,7 +182,7 @@ def test_a_malformed_body_is_a_400(service: LiveService, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/mixed; boundary=a"]
+    "content_type", ["application/x-json", "text/plain", "application/x-www-form-urlencoded", "multipart/mixed; boundary=a"]
 )
 def test_another_content_type_is_a_415(service: LiveService, content_type: str) -> None:
     before = service.left_behind()

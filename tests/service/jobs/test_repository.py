@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
@@ -10,7 +11,7 @@ from sqlalchemy import Engine, event
 from compressor.errors import Diverged
 from compressor.protocol import Progress
 from service.jobs.job import Artifact, Job, JobInput, new_job
-from service.jobs.repository import JobRepository, LeaseState, utc_now
+from service.jobs.repository import JobFilter, JobRepository, LeaseState, utc_now
 from service.jobs.states import Status
 
 EXPIRED_S = -1.0
@@ -46,6 +47,59 @@ def test_list_recent_pages_from_new_to_old(repository: JobRepository) -> None:
     newest = ids[::-1]
     assert [job.id for job in repository.list_recent(3)] == newest[:3]
     assert [job.id for job in repository.list_recent(3, after=newest[2])] == newest[3:]
+
+
+def test_list_recent_takes_only_what_is_wanted(repository: JobRepository) -> None:
+    tagged, other = ({"project": value, "a.b:c/d-e_F": "with 'quotes', \\ and ä"} for value in ("x", "y"))
+    jobs = [new_job(config={}, inputs={}, kind=kind, metadata=pairs) for kind in ("compress", "inspect") for pairs in (tagged, other, {})]
+    for job in jobs:
+        repository.insert(job)
+    repository.request_cancel(jobs[0].id)
+    assert [read(repository, job.id).metadata for job in jobs] == [tagged, other, {}] * 2
+
+    def wanted(*places: int, limit: int = 9, **given: Any) -> bool:
+        return [job.id for job in repository.list_recent(limit, wanted=JobFilter(**given))] == [jobs[place].id for place in places]
+
+    assert wanted(5, 4, 3, 2, 1, 0)
+    assert wanted(0, statuses=[Status.CANCELLED])
+    assert wanted(5, 4, 3, 2, 1, 0, statuses=[Status.CANCELLED, Status.QUEUED])
+    assert wanted(5, 4, 3, kind="inspect")
+    assert wanted(3, 0, metadata={"project": "x"})
+    assert wanted(3, limit=1, metadata={"project": "x"})
+    assert wanted(4, 3, 1, 0, metadata={"a.b:c/d-e_F": tagged["a.b:c/d-e_F"]})
+    assert wanted(4, kind="inspect", metadata=other, statuses=[Status.QUEUED])
+    assert wanted(metadata={"project": "x", "none": ""})
+    assert [job.id for job in repository.list_recent(9, after=jobs[3].id, wanted=JobFilter(metadata=tagged))] == [jobs[0].id]
+
+
+def test_only_a_finished_job_is_deleted(repository: JobRepository) -> None:
+    job, child = insert_job(repository), new_job(config={}, inputs={}, kind="select", parent_id="parent")
+    assert not repository.delete(job.id)
+    repository.request_cancel(job.id)
+    assert repository.marks([job.id, child.id]) == {job.id: (Status.CANCELLED, 2)}
+    assert repository.delete(job.id)
+    assert not repository.delete(job.id)
+    assert repository.get(job.id) is None
+    assert not repository.has_unfinished_selections("parent")
+    repository.insert(child)
+    assert repository.has_unfinished_selections("parent")
+    repository.request_cancel(child.id)
+    assert not repository.has_unfinished_selections("parent")
+
+
+def test_a_finish_is_estimated_from_the_moment_of_the_report(repository: JobRepository) -> None:
+    job = insert_job(repository)
+    claim(repository)
+    assert repository.update_progress(job.id, 1, Progress(phase="fit", progress=0.5, eta_s=90.0), "")
+    estimated = read(repository, job.id).estimated_finish
+    assert estimated is not None
+    assert abs((estimated - datetime.now(UTC)).total_seconds() - 90) < 10
+    assert repository.update_progress(job.id, 1, Progress(phase="fit", progress=0.5, eta_s=1e300), "")
+    assert repository.update_progress(job.id, 1, Progress(phase="fit", progress=0.5), "")
+    assert read(repository, job.id).estimated_finish is None
+    assert repository.update_progress(job.id, 1, Progress(phase="fit", progress=0.5, eta_s=90.0), "")
+    assert repository.finish(job.id, 1, Status.SUCCEEDED)
+    assert (read(repository, job.id).estimated_finish, read(repository, job.id).eta_s) == (None, None)
 
 
 def test_claims_oldest_first_each_once(repository: JobRepository) -> None:
@@ -100,7 +154,8 @@ def test_failure_keeps_the_problem(repository: JobRepository) -> None:
 def test_requeue(repository: JobRepository, count_attempt: bool) -> None:
     job = insert_job(repository)
     claim(repository)
-    assert repository.requeue(job.id, 1, count_attempt=count_attempt)
+    error = Diverged("The loss is not finite.").to_problem() if count_attempt else None
+    assert repository.requeue(job.id, 1, error=error)
     again = claim(repository)
     assert (again.fence, again.attempts) == (2, 2 if count_attempt else 1)
 

@@ -13,6 +13,9 @@ from service.jobs.states import ALLOWED, LEASED, TERMINAL, Status, sources
 
 WRITES: dict[str, Callable[[JobRepository, str], object]] = {
     "request_cancel": lambda repository, job_id: repository.request_cancel(job_id),
+    "request_pause": lambda repository, job_id: repository.request_pause(job_id),
+    "resume": lambda repository, job_id: repository.resume(job_id),
+    "pause": lambda repository, job_id: repository.pause(job_id, 1),
     "claim_next": lambda repository, _: repository.claim_next(60, home="home", process="other"),
     "end_abandoned": lambda repository, _: repository.end_abandoned(),
     "release_dead": lambda repository, _: repository.release_dead("home", lambda _process: False),

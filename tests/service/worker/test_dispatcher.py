@@ -14,6 +14,8 @@ import psutil
 import pytest
 from sqlalchemy import select, update
 
+from service.jobs.events.repository import EventRepository
+from service.jobs.job import JobInput, new_job
 from service.jobs.states import Status
 from service.jobs.tables import jobs
 from service.worker.home import lock_home
@@ -54,6 +56,18 @@ def test_a_job_succeeds(served: Workplace) -> None:
     assert (done.artifacts[0].bytes, done.artifacts[0].sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
+def test_a_run_tells_what_happens(served: Workplace) -> None:
+    job_id = served.submit(steps=3, at={"1": "garbage"})
+    served.wait_until_finished(job_id)
+    events = EventRepository(served.engine).page(job_id, 0, 100)
+    assert [event.id for event in events] == list(range(1, len(events) + 1))
+    assert [event.data["status"] for event in events if event.type == "status"] == ["queued", "validating", "running", "succeeded"]
+    assert [event.data["phase"] for event in events if event.type == "phase"] == ["validate", "fit"]
+    # Every one of them, also where several come between two writes; what is not finite is left out.
+    assert [event.data["metrics"] for event in events if event.type == "metrics"] == [{"step": step} for step in (1.0, 2.0, 3.0)]
+    assert events[-1].type == "status"
+
+
 def test_failures_next_to_each_other_and_the_service_goes_on(served: Workplace) -> None:
     scripts: list[dict[str, Any]] = [{"at": {"1": "fail"}}, {"gate": True}, {"at": {"1": "exhaust_memory"}}, {"at": {"1": "crash"}}, {}]
     jobs = [served.submit(**script) for script in scripts]
@@ -68,7 +82,8 @@ def test_failures_next_to_each_other_and_the_service_goes_on(served: Workplace) 
     assert (crash.status, crash.error.code, crash.attempts) == ("failed", "trainer_crashed", 3)
     assert "something went wrong here" in crash.error.detail
     assert good.status is Status.SUCCEEDED
-    wait_until(lambda: not any(served.stored(job.id) for job in (client, memory, crash)))
+    for job in (client, memory, crash):
+        wait_until(lambda job=job: served.stored(job.id) == [job.inputs["model"].key])
 
 
 def test_slots_are_filled_and_not_exceeded(served: Workplace) -> None:
@@ -88,7 +103,7 @@ def test_cancel_ends_a_running_job_at_once(served: Workplace) -> None:
     job = served.wait_until_finished(job_id)
     assert (job.status, job.artifacts, job.error) == (Status.CANCELLED, [], None)
     assert served.trainers() == []
-    wait_until(lambda: served.stored(job_id) == [])
+    wait_until(lambda: served.stored(job_id) == [job.inputs["model"].key])
     assert time.monotonic() - asked < 3
 
 
@@ -106,6 +121,25 @@ def test_a_reference_that_has_become_a_link_out_of_its_root_fails_the_job(tmp_pa
         assert job.error is not None
         assert (job.status, job.error.code, job.error.param, job.attempts) == (Status.FAILED, "dataset_ref_not_allowed", "dataset_ref", 1)
         assert "secret" not in job.error.detail
+
+
+def test_a_model_is_read_where_it_lies_and_only_under_its_root(tmp_path: Path) -> None:
+    root = (tmp_path / "root").resolve()
+    root.mkdir()
+    (tmp_path / "secret.onnx").write_bytes(b"{}")
+    with new_workplace(tmp_path / "home", data_roots=(root,)) as workplace, workplace.dispatcher():
+        (root / "model.onnx").write_bytes(b'{"steps": 1}')
+        inputs = {"model": JobInput(ref=f"file:{root}/model.onnx"), "dataset": JobInput(ref="builtin:digits")}
+        taken, refused = (new_job(config={}, inputs=inputs) for _ in range(2))
+        workplace.repository.insert(taken)
+        done = workplace.wait_until_finished(taken.id)
+        assert (done.status, done.metrics) == (Status.SUCCEEDED, {"step": 1.0})
+        (root / "model.onnx").unlink()
+        (root / "model.onnx").symlink_to(tmp_path / "secret.onnx")
+        workplace.repository.insert(refused)
+        failed = workplace.wait_until_finished(refused.id)
+        assert failed.error is not None
+        assert (failed.status, failed.error.code, failed.error.param) == (Status.FAILED, "model_ref_not_allowed", "model_ref")
 
 
 def test_a_damaged_input_fails_the_job(served: Workplace) -> None:
@@ -129,7 +163,7 @@ def test_a_runner_that_dies_again_and_again_fails_the_job(served: Workplace) -> 
     job = served.wait_until_finished(job_id)
     assert job.error is not None
     assert (job.status, job.attempts, job.error.code) == (Status.FAILED, 2, "trainer_crashed")
-    wait_until(lambda: served.stored(job_id) == [])
+    wait_until(lambda: served.stored(job_id) == [job.inputs["model"].key])
     assert "the last line" in job.error.detail
 
 
@@ -187,6 +221,89 @@ def test_sigterm_gives_the_job_back_and_it_resumes(workplace: Workplace) -> None
         done = workplace.wait_until_finished(job_id)
     assert (done.status, done.fence, done.attempts) == (Status.SUCCEEDED, 2, 1)
     assert workplace.artifact(done, "model.onnx") != b"began at step 0"
+    messages = [event.message for event in EventRepository(workplace.engine).page(job_id, 0, 100) if event.type == "message"]
+    assert messages == ["Goes on from the checkpoint of attempt 1."]
+
+
+def test_a_paused_job_leaves_its_place_and_goes_on_from_its_checkpoint(workplace: Workplace) -> None:
+    with workplace.dispatcher():
+        job_id = workplace.submit(max_attempts=1, steps=25, step_s=0.2, at={"0": "grandchildren"})
+        other = workplace.submit()
+        workplace.wait_for(job_id, lambda job: job.status is Status.RUNNING)
+        workplace.wait_for_checkpoint(job_id)
+        asked = time.monotonic()
+        pausing = workplace.repository.request_pause(job_id)
+        assert pausing is not None
+        assert pausing.status is Status.PAUSING
+        paused = workplace.wait_for(job_id, lambda job: job.status is Status.PAUSED)
+        assert time.monotonic() - asked < 5
+        assert (paused.attempts, paused.lease_until, paused.eta_s, paused.estimated_finish, paused.finished_at) == (
+            0,
+            None,
+            None,
+            None,
+            None,
+        )
+        # The only worker is free for the next.
+        assert workplace.wait_until_finished(other).status is Status.SUCCEEDED
+        wait_until(lambda: not workplace.trainers() and not workplace.workdirs())
+        assert workplace.get(job_id) == paused
+        resumed = workplace.repository.resume(job_id)
+        assert resumed is not None
+        assert resumed.status is Status.QUEUED
+        done = workplace.wait_until_finished(job_id)
+    assert (done.status, done.fence, done.attempts) == (Status.SUCCEEDED, 2, 1)
+    assert int(workplace.artifact(done, "model.onnx").split()[-1]) >= 1
+    events = EventRepository(workplace.engine).page(job_id, 0, 99)
+    # What came between the last write and the pause too, but for a line that the trainer may have died over.
+    steps = {event.data["metrics"]["step"] for event in events if event.type == "metrics"}
+    assert len(set(range(1, 26)) - steps) <= 1
+    statuses = [event.data["status"] for event in events if event.type == "status"]
+    run = ["queued", "validating", "running"]
+    assert statuses == [*run, "pausing", "paused", *run, "succeeded"]
+
+
+@pytest.mark.parametrize("victim", ["runner", "trainer", "service"])
+def test_a_job_is_paused_whatever_dies_on_the_way(workplace: Workplace, victim: str) -> None:
+    dispatcher = workplace.start()
+    job_id = workplace.submit(steps=30, step_s=0.2)
+    workplace.wait_for_checkpoint(job_id)
+    (runner,) = workplace.runners()
+    if victim == "trainer":
+        (trainer,) = workplace.trainers()
+        workplace.repository.request_pause(job_id)
+        with suppress(psutil.NoSuchProcess):
+            trainer.kill()
+    else:
+        runner.suspend()
+        workplace.repository.request_pause(job_id)
+        if victim == "service":
+            dispatcher.kill()
+            dispatcher.wait(5)
+        with suppress(psutil.NoSuchProcess):
+            runner.kill()
+        if victim == "service":
+            dispatcher = workplace.start()
+    paused = workplace.wait_for(job_id, lambda job: job.status is Status.PAUSED)
+    assert paused.lease_until is None
+    assert any("checkpoint" in key for key in workplace.stored(job_id))
+    workplace.repository.resume(job_id)
+    workplace.wait_for(job_id, lambda job: job.fence == 2 and job.phase == "fit" and job.status is Status.RUNNING)
+    assert [event.message for event in EventRepository(workplace.engine).page(job_id, 0, 999) if event.type == "message"]
+    workplace.repository.request_cancel(job_id)
+    assert workplace.wait_until_finished(job_id).status is Status.CANCELLED
+    workplace.end(dispatcher)
+
+
+def test_a_service_that_stops_while_a_job_is_being_paused_leaves_it_paused(workplace: Workplace) -> None:
+    with workplace.dispatcher() as dispatcher:
+        job_id = workplace.submit(steps=30, step_s=0.2)
+        workplace.wait_for_checkpoint(job_id)
+        workplace.repository.request_pause(job_id)
+        dispatcher.terminate()
+        assert dispatcher.wait(10) == 0
+    assert workplace.get(job_id).status is Status.PAUSED
+    workplace.repository.request_cancel(job_id)
 
 
 def start_runner(workplace: Workplace, job_id: str, fence: int) -> subprocess.Popen[bytes]:

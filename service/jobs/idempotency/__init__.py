@@ -1,0 +1,1 @@
+"""Idempotency keys: which request a client has sent before, and which job came of it."""
