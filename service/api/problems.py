@@ -17,6 +17,7 @@
     ├── ArtifactNotFound          404
     ├── JobNotFinished            409
     ├── JobAlreadyFinished        409
+    ├── PreconditionFailed        412
     ├── RangeNotSatisfiable       416
     ├── HostNotAllowed            421
     ├── OriginNotAllowed          403
@@ -125,6 +126,10 @@ class JobNotFinished(ApiError):
 
 class JobAlreadyFinished(ApiError):
     code, title, status = "job_already_finished", "The job has already finished", 409
+
+
+class PreconditionFailed(ApiError):
+    code, title, status = "precondition_failed", "The file is another version than was asked for", 412
 
 
 class RangeNotSatisfiable(ApiError):
