@@ -1,66 +1,76 @@
-"""A file of the store as a response: strong ETag, conditions and one byte range (RFC 9110, sections 13 and 14), streamed."""
+"""A file of the store as a response: strong ETag, conditions, digests and one byte range (RFC 9110, RFC 9530), streamed.
 
+Of several ranges in one request none is taken, and the whole file is sent, as section 14.2 allows; so it is where the range is malformed.
+"""
+
+import base64
 import re
 
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 
+from service.api.conditions import check_conditions, validation_headers
 from service.api.problems import RangeNotSatisfiable
 from service.jobs.job import Artifact
 from service.storage.store import ObjectStore
 
-_RANGE = re.compile(r"bytes=\s*(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))\s*", re.IGNORECASE)
-_ENTITY_TAG = re.compile(r'(?:W/)?("[^"]*")')
+BINARY = {"schema": {"type": "string", "format": "binary"}}  # in the description of a response
+_RANGE = re.compile(r"bytes=[ \t]*(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))[ \t]*", re.IGNORECASE)
 
 
 def to_file_response(request: Request, store: ObjectStore, artifact: Artifact, disposition: str) -> Response:
-    """`artifact`, whole or the part that the request asks for, or 304. Raises RangeNotSatisfiable."""
+    """`artifact`, whole or the part that the request asks for, or 304. Raises PreconditionFailed, RangeNotSatisfiable."""
     etag = f'"{artifact.sha256}"'
+    unchanged = check_conditions(request, etag)
+    if unchanged is not None:
+        return unchanged
+    check_present(store, artifact)
+    digest = f"sha-256=:{base64.b64encode(bytes.fromhex(artifact.sha256)).decode()}:"
     headers = {
-        "ETag": etag,
+        **validation_headers(etag),
         "Accept-Ranges": "bytes",
-        "Cache-Control": "private, no-cache",
+        "Repr-Digest": digest,
         "X-Content-Type-Options": "nosniff",
         "Content-Disposition": f'{disposition}; filename="{artifact.name}"',
     }
-    if _matches(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
-    # A file that has gone is an error before the first header, not a broken body after it.
-    if store.size(artifact.key) != artifact.bytes:
-        raise RuntimeError(f"{artifact.key} has not the size that it was published with")
-    start, end, status = 0, artifact.bytes, 200
-    selected = _select_range(request, etag, artifact.bytes) if request.method == "GET" else None
-    if selected is not None:
-        (start, end), status = selected, 206
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{artifact.bytes}"
-    headers["Content-Length"] = str(end - start)
     if request.method == "HEAD":
-        return Response(status_code=200, headers=headers, media_type=artifact.media_type)
+        return Response(status_code=200, headers={**headers, "Content-Length": str(artifact.bytes)}, media_type=artifact.media_type)
+    selected = _select_range(request, etag, artifact.bytes)
+    (start, end), status = selected or (0, artifact.bytes), 206 if selected else 200
+    headers["Content-Length"] = str(end - start)
+    if selected:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{artifact.bytes}"
+    else:
+        # Of the bytes that are sent: those of a part are known only when they have gone.
+        headers["Content-Digest"] = digest
     return StreamingResponse(store.open_range(artifact.key, start, end), status, headers, artifact.media_type)
 
 
-def _matches(condition: str | None, etag: str) -> bool:
-    """Whether an If-None-Match names `etag`; its comparison is the weak one."""
-    if condition is None:
-        return False
-    return condition.strip() == "*" or etag in _ENTITY_TAG.findall(condition)
+def check_present(store: ObjectStore, artifact: Artifact) -> None:
+    """A file that has gone is an error before the first header, not a broken body after it."""
+    if store.size(artifact.key) != artifact.bytes:
+        raise RuntimeError(f"{artifact.key} has not the size that it was published with")
 
 
 def _select_range(request: Request, etag: str, size: int) -> tuple[int, int] | None:
     """Start and end (exclusive) of the one range that is asked for; None where the whole file is to be sent.
 
-    Several ranges and malformed ones are ignored, as the RFC allows; so is a range whose If-Range names another version.
+    It is also where If-Range names another version; weak tags and dates are none that could be this one.
     """
-    match = _RANGE.fullmatch(request.headers.get("range", ""))
+    ranges = request.headers.getlist("range")
+    match = _RANGE.fullmatch(ranges[0]) if len(ranges) == 1 else None
     if match is None or request.headers.get("if-range", etag) != etag:
         return None
     first, last, suffix = match.groups()
+    if last and int(last) < int(first):
+        return None
     if suffix is not None:
         start, end = max(0, size - int(suffix)), size
+        if not size and int(suffix):
+            # Satisfiable, but no Content-Range can say which bytes of an empty file these are.
+            return None
     else:
         start, end = int(first), min(size, int(last) + 1) if last else size
-        if last and int(last) < int(first):
-            return None
     if start >= end:
         detail = f"The file has {size:,} bytes; the range {match[0].strip()!r} has none of them."
         headers = {"Content-Range": f"bytes */{size}"}

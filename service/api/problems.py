@@ -26,6 +26,7 @@
     ├── JobBeingPaused            409
     ├── JobInUse                  409
     ├── InputsGone                410
+    ├── PreconditionFailed        412
     ├── RangeNotSatisfiable       416
     ├── HostNotAllowed            421
     ├── OriginNotAllowed          403
@@ -170,6 +171,10 @@ class JobInUse(ApiError):
 
 class InputsGone(ApiError):
     code, title, status = "inputs_gone", "The files of the job are no longer stored", 410
+
+
+class PreconditionFailed(ApiError):
+    code, title, status = "precondition_failed", "The file is another version than was asked for", 412
 
 
 class RangeNotSatisfiable(ApiError):

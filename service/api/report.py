@@ -8,7 +8,7 @@ from compressor.inspection import Inspection
 from compressor.protocol import INSPECTION, SELECTION, Kind
 from compressor.report import Report, Selection
 from service.api.dependencies import FinishedJobDep, ServicesDep
-from service.api.download import to_file_response
+from service.api.download import BINARY, to_file_response
 from service.api.problems import ArtifactNotFound, document
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/report", tags=["artifacts"])
@@ -16,8 +16,9 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/report", tags=["artifacts"])
 REPORTS: dict[Kind, str] = {"compress": "report.json", "inspect": INSPECTION, "select": SELECTION}
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": Report | Inspection | Selection},
+    206: {"description": "The range that was asked for.", "content": {"application/json": BINARY}},
     304: {"description": "The report is the one that If-None-Match names."},
-    **document(404, 409, 422),
+    **document(404, 409, 412, 416, 422),
 }
 
 

@@ -27,6 +27,7 @@ ROUTES = [
     ("POST", "/v1/jobs/{job_id}/retry"),
     ("GET", "/v1/jobs/{job_id}/artifacts"),
     ("GET", "/v1/jobs/{job_id}/artifacts/{name}"),
+    ("GET", "/v1/jobs/{job_id}/artifacts.zip"),
     ("GET", "/v1/jobs/{job_id}/report"),
     ("GET", "/v1/jobs/{job_id}/events"),
     ("GET", "/livez"),
@@ -91,7 +92,7 @@ def test_a_page_of_the_service_itself_can_write_and_anyone_can_read(service: Liv
 def test_other_methods_are_a_405_that_names_the_right_ones(service: LiveService, method: str, path: str) -> None:
     response = service.client.patch(path_of(path))
     assert_problem(response, 405, "method_not_allowed")
-    allowed = {"GET", "HEAD"} if path.endswith(("{name}", "/report")) else {known for known, other in ROUTES if other == path}
+    allowed = {"GET", "HEAD"} if path.endswith(("{name}", ".zip", "/report")) else {known for known, other in ROUTES if other == path}
     assert method in allowed
     assert set(response.headers["allow"].split(", ")) == allowed
 
@@ -148,6 +149,7 @@ def test_operations_have_stable_names_and_document_their_problems(description: d
         "create_job",
         "delete_job",
         "download_artifact",
+        "download_artifacts",
         "get_job",
         "get_report",
         "list_artifacts",
