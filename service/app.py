@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from fastapi import FastAPI
 
 from compressor import __version__
-from service.api import artifacts, compress, jobs, livez, problems, readyz, report
+from service.api import artifacts, compress, description, jobs, livez, problems, readyz, report
 from service.api.dependencies import Services
 from service.api.guard import EndUnreadBodies, GuardAddress, LogRequests
 from service.jobs.repository import JobRepository
@@ -26,6 +26,7 @@ def create_app(
     problems.install(app)
     for module in (compress, jobs, artifacts, report, livez, readyz):
         app.include_router(module.router)
+    description.install(app)
     own_name = f"[{settings.host}]" if ":" in settings.host else settings.host
     app.add_middleware(GuardAddress, allowed_hosts=[*settings.allowed_hosts, own_name])
     app.add_middleware(LogRequests)
