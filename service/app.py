@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from fastapi import FastAPI
 
 from compressor import __version__
-from service.api import artifacts, compress, events, jobs, livez, pause, problems, readyz, report, retry
+from service.api import artifacts, compress, description, events, jobs, livez, pause, problems, readyz, report, retry
 from service.api.dependencies import Services
 from service.api.guard import EndUnreadBodies, GuardAddress, LogRequests
 from service.api.watcher import JobWatcher
@@ -37,6 +37,7 @@ def create_app(
     problems.install(app)
     for module in (compress, jobs, pause, retry, events, artifacts, report, livez, readyz):
         app.include_router(module.router)
+    description.install(app)
     own_name = f"[{settings.host}]" if ":" in settings.host else settings.host
     app.add_middleware(GuardAddress, allowed_hosts=[*settings.allowed_hosts, own_name])
     app.add_middleware(LogRequests)

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import ApiError, HostNotAllowed, OriginNotAllowed, internal_error, to_response
+from service.api.request_id import HEADER, choose_request_id, request_id
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Probes of an orchestrator come by address, and learn nothing from these.
@@ -92,7 +93,7 @@ class EndUnreadBodies:
 
 
 class LogRequests:
-    """One line per request when it is over: method, path, status, milliseconds; reads that went well are left to the level DEBUG.
+    """One line per request when it is over: method, path, status, milliseconds, id; reads that went well are left to the level DEBUG.
 
     A failure inside becomes a problem, and a traceback in the log; the server would close the connection under a client which reuses it.
     """
@@ -106,11 +107,14 @@ class LogRequests:
             return
         started = time.monotonic()
         status = 0
+        own_id = choose_request_id(Headers(scope=scope))
+        request_id.set(own_id)
 
         async def send_noting_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message = {**message, "headers": [*message["headers"], (HEADER.lower().encode(), own_id.encode())]}
             await send(message)
 
         # The raw path is still percent-encoded, so it cannot forge a line of the log.
@@ -118,11 +122,11 @@ class LogRequests:
         try:
             await self._app(scope, receive, send_noting_status)
         except Exception:
-            logger.exception("%s failed", line)
+            logger.exception("%s failed %s", line, own_id)
             if status:
                 raise
             await to_response(internal_error(scope["method"]))(scope, receive, send_noting_status)
         finally:
             # A client that polls would drown everything else.
             level = logging.DEBUG if scope["method"] in SAFE_METHODS and status < 400 else logging.INFO
-            logger.log(level, "%s %d %.0f ms", line, status, 1000 * (time.monotonic() - started))
+            logger.log(level, "%s %d %.0f ms %s", line, status, 1000 * (time.monotonic() - started), own_id)

@@ -2,8 +2,11 @@
 
     ApiError
     ├── InvalidRequest            422  a parameter of the path or the query
+    ├── NotFound                  404  of the router: no such path
+    ├── MethodNotAllowed          405  of the router: the path has other methods
     ├── InvalidMultipart          400  the body is not what its Content-Type says
     ├── InvalidJson               400
+    ├── ClientDisconnected        400  nobody reads it
     ├── UnsupportedMediaType      415
     ├── PayloadTooLarge           413
     ├── MissingPart               422
@@ -32,8 +35,8 @@
     ├── OriginNotAllowed          403
     └── NotReady                  503
 
-The library's own errors (`compressor.errors`) and that of `service.data_roots` keep their codes; what
-no class covers (404 and 405 of the router, 500) is at the end.
+The library's own errors (`compressor.errors`) and that of `service.data_roots` keep their codes, and what nobody
+expected is `internal_error`. `raised_errors` is the one table of them, which the README and openapi.json are written from.
 """
 
 from collections.abc import Mapping
@@ -47,10 +50,18 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
-from compressor.errors import CompressionError, Problem
+from compressor.errors import CompressionError, DatasetError, ModelError, Problem, error_classes
+from service.api.request_id import request_id
+from service.data_roots import DatasetRefNotAllowed, ModelRefNotAllowed
 
 MEDIA_TYPE = "application/problem+json"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+class RequestProblem(Problem):
+    """The problem object of a response; `request_id` is that of its header X-Request-ID, and of the line in the service's log."""
+
+    request_id: str
 
 
 class ApiError(Exception):
@@ -77,12 +88,24 @@ class InvalidRequest(ApiError):
     code, title, status = "invalid_request", "The request is not valid", 422
 
 
+class NotFound(ApiError):
+    code, title, status = "not_found", "There is no such path", 404
+
+
+class MethodNotAllowed(ApiError):
+    code, title, status = "method_not_allowed", "The path has no such method", 405
+
+
 class InvalidMultipart(ApiError):
     code, title, status = "invalid_multipart", "The multipart body is malformed", 400
 
 
 class InvalidJson(ApiError):
     code, title, status = "invalid_json", "The JSON body is malformed", 400
+
+
+class ClientDisconnected(ApiError):
+    code, title, status = "client_disconnected", "The client went away", 400
 
 
 class UnsupportedMediaType(ApiError):
@@ -193,8 +216,11 @@ class NotReady(ApiError):
     code, title, status = "not_ready", "The service is not ready", 503
 
 
-# What the router itself answers.
-_ROUTER_SUGGESTIONS = {404: "The routes are listed in /openapi.json.", 405: "The Allow header lists the methods."}
+def raised_errors() -> list[type[CompressionError] | type[ApiError]]:
+    """Every error that a client can meet: the library's, then those of the service."""
+    # The two only hold their subclasses together.
+    library = [cls for cls in error_classes() if cls.__module__ == "compressor.errors" and cls not in {ModelError, DatasetError}]
+    return [*library, ModelRefNotAllowed, DatasetRefNotAllowed, *ApiError.__subclasses__()]
 
 
 def make_problem(status: int, code: str, title: str, detail: str, param: str | None = None, suggestion: str | None = None) -> Problem:
@@ -210,7 +236,8 @@ def internal_error(method: str) -> Problem:
 
 
 def to_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(problem.model_dump_json(), problem.status, headers, MEDIA_TYPE)
+    content = RequestProblem(**problem.model_dump(), request_id=request_id.get())
+    return Response(content.model_dump_json(), problem.status, headers, MEDIA_TYPE)
 
 
 def document(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -218,7 +245,7 @@ def document(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{RequestProblem.__name__}"}}},
         }
         for status in sorted({*statuses, 421, 500})
     }
@@ -233,14 +260,16 @@ async def _on_compression_error(_request: Request, error: CompressionError) -> R
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
-    headers = dict(error.headers or {})
+    """What the router itself answers."""
+    if error.status_code == 404:
+        suggestion = "The paths are listed in /openapi.json."
+        return await _on_api_error(request, NotFound("Nothing is at this path.", param="path", suggestion=suggestion))
     if error.status_code == 405:
         # The router names the methods of one route; the path may have several.
-        headers["Allow"] = ", ".join(method for method in METHODS if _leads_somewhere(request, method))
-    phrase = HTTPStatus(error.status_code).phrase
-    code = phrase.lower().replace(" ", "_").replace("-", "_")
-    suggestion = _ROUTER_SUGGESTIONS.get(error.status_code)
-    return to_response(make_problem(error.status_code, code, phrase, str(error.detail), suggestion=suggestion), headers)
+        allowed = ", ".join(method for method in METHODS if _leads_somewhere(request, method))
+        detail, suggestion = f"{request.method[:20]} is no method of this path.", f"The path has {allowed}."
+        return await _on_api_error(request, MethodNotAllowed(detail, param="method", suggestion=suggestion, headers={"Allow": allowed}))
+    raise error
 
 
 def _leads_somewhere(request: Request, method: str) -> bool:
@@ -254,9 +283,10 @@ async def _on_validation_error(_request: Request, error: RequestValidationError)
     return to_response(InvalidRequest(f"{param}: {first['msg']}.", param=param, suggestion="Correct the value.").to_problem())
 
 
-async def _on_disconnect(_request: Request, _error: ClientDisconnect) -> Response:
+async def _on_disconnect(request: Request, _error: ClientDisconnect) -> Response:
     # Nobody reads this; it only ends the request without a traceback.
-    return to_response(make_problem(400, "client_disconnected", "The client went away", "The request was not received whole."))
+    gone = ClientDisconnected("The request was not received whole.", param="body", suggestion="Send it again.")
+    return await _on_api_error(request, gone)
 
 
 def install(app: FastAPI) -> None:

@@ -7,17 +7,13 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from compressor.config import CompressionConfig
-from compressor.errors import ClientError, CompressionError, DatasetError, GateNotMet, ModelError, error_classes
+from compressor.errors import ClientError, GateNotMet
 from compressor.graph.ops import FAMILIES, supported_operators
 from compressor.protocol import ExitCode
-from service.api.problems import ApiError
-from service.data_roots import DatasetRefNotAllowed, ModelRefNotAllowed
+from service.api.problems import raised_errors
 from service.settings import ENV_PREFIX, Settings
 
 README = Path(__file__).parents[2] / "README.md"
-
-# They only hold their subclasses together.
-NEVER_RAISED = {ModelError, DatasetError}
 
 
 def config_table() -> str:
@@ -36,11 +32,7 @@ def settings_table() -> str:
 
 def error_table() -> str:
     """The library's errors, then those of the service, which have no exit code."""
-    library = [cls for cls in error_classes() if cls.__module__ == "compressor.errors" and cls not in NEVER_RAISED]
-    rows = [f"| `{cls.code}` | {cls.title} | {cls.status} | {_exit_code(cls):d} |" for cls in library]
-    rows += [
-        f"| `{cls.code}` | {cls.title} | {cls.status} | |" for cls in (ModelRefNotAllowed, DatasetRefNotAllowed, *ApiError.__subclasses__())
-    ]
+    rows = [f"| `{cls.code}` | {cls.title} | {cls.status} |{_exit_code(cls)} |" for cls in raised_errors()]
     return "\n".join(["| code | meaning | status | exit |", "|---|---|---|---|", *rows])
 
 
@@ -64,10 +56,12 @@ def _shown(default: object) -> str:
     return f"`{default}`" if isinstance(default, (str, Path)) else f"`{json.dumps(default)}`"
 
 
-def _exit_code(cls: type[CompressionError]) -> ExitCode:
+def _exit_code(cls: type[Exception]) -> str:
+    if cls.__module__ != "compressor.errors":
+        return ""
     if issubclass(cls, ClientError):
-        return ExitCode.CLIENT_ERROR
-    return ExitCode.GATE_NOT_MET if issubclass(cls, GateNotMet) else ExitCode.FAILED
+        return f" {ExitCode.CLIENT_ERROR:d}"
+    return f" {ExitCode.GATE_NOT_MET if issubclass(cls, GateNotMet) else ExitCode.FAILED:d}"
 
 
 TABLES = {"config": config_table, "settings": settings_table, "errors": error_table, "operators": operator_table}

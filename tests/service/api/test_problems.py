@@ -8,9 +8,9 @@ import httpx
 import pytest
 from sqlalchemy import create_engine, text
 
-from compressor.errors import Problem, error_classes
+from compressor.errors import DatasetError, ModelError, error_classes
 from service.api import problems
-from service.api.problems import ApiError
+from service.api.problems import ApiError, RequestProblem, raised_errors
 from service.jobs.states import Status
 from tests.service.api.live import LiveService, service_settings, serving
 from tests.service.api.sample_files import MODEL
@@ -40,9 +40,11 @@ def path_of(template: str) -> str:
     return template.format(job_id="job_none", name="x")
 
 
-def assert_problem(response: httpx.Response, status: int, code: str) -> Problem:
+def assert_problem(response: httpx.Response, status: int, code: str) -> RequestProblem:
     assert response.headers["content-type"] == "application/problem+json"
-    problem = Problem.model_validate_json(response.content)
+    problem = RequestProblem.model_validate_json(response.content)
+    assert set(response.json()) == set(RequestProblem.model_fields)
+    assert problem.request_id == response.headers["x-request-id"]
     assert (response.status_code, problem.status, problem.code) == (status, status, code)
     assert problem.type == f"urn:bayespress:problem:{code}"
     return problem
@@ -141,6 +143,18 @@ def test_codes_are_one_per_class_and_all_in_the_drawn_tree() -> None:
         assert re.search(rf"── {cls.__name__} +{cls.status}\b", tree), cls.__name__
 
 
+def test_every_code_is_in_the_table_and_the_table_in_the_description(description: dict[str, Any]) -> None:
+    raised = raised_errors()
+    # The classes that only hold others together are none of them; the app has imported all others.
+    assert set(raised) == {*error_classes(), *ApiError.__subclasses__()} - {ModelError, DatasetError}
+    schemas = description["components"]["schemas"]
+    assert schemas["ErrorCode"]["enum"] == [cls.code for cls in raised]
+    for cls in raised:
+        assert f"`{cls.code}` ({cls.status}): {cls.title}" in schemas["ErrorCode"]["description"]
+    for name in ("Problem", "RequestProblem"):
+        assert schemas[name]["properties"]["code"] == {"$ref": "#/components/schemas/ErrorCode"}
+
+
 def test_operations_have_stable_names_and_document_their_problems(description: dict[str, Any]) -> None:
     operations = list(itertools.chain.from_iterable(methods.values() for methods in description["paths"].values()))
     assert sorted(operation["operationId"] for operation in operations) == [
@@ -164,7 +178,11 @@ def test_operations_have_stable_names_and_document_their_problems(description: d
     for operation in operations:
         for status, response in operation["responses"].items():
             if int(status) >= 400:
-                assert list(response["content"]) == ["application/problem+json"], (operation["operationId"], status)
+                assert response["content"] == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/RequestProblem"}}}, (
+                    operation["operationId"],
+                    status,
+                )
+            assert "X-Request-ID" in response["headers"]
 
 
 def test_every_reference_of_the_description_leads_somewhere(description: dict[str, Any]) -> None:
@@ -176,6 +194,7 @@ def test_every_reference_of_the_description_leads_somewhere(description: dict[st
             return own.union(*(references(value) for value in node.values()))
         return set().union(*(references(value) for value in node)) if isinstance(node, list) else set()
 
-    assert {reference.removeprefix("#/components/schemas/") for reference in references(description)} <= set(schemas)
+    components = {f"#/components/{room}/{name}" for room, named in description["components"].items() for name in named}
+    assert references(description) - components == set()
     assert {"CompressionConfig", "Inspection", "Report", "Problem", "JobView"} <= set(schemas)
     assert not any("ValidationError" in name for name in schemas)
