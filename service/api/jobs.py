@@ -59,8 +59,9 @@ def list_jobs(
 def _read_metadata_filter(request: Request) -> dict[str, str]:
     pairs = {}
     for name, value in request.query_params.multi_items():
-        if match := _FILTER.fullmatch(name):
-            if not KEY.fullmatch(match[1]) or not value.isprintable():
+        if name == METADATA or name.startswith(f"{METADATA}["):
+            match = _FILTER.fullmatch(name)
+            if match is None or not KEY.fullmatch(match[1]) or not value.isprintable():
                 detail = f"{name[:80]!a} asks for metadata that no job can have."
                 raise InvalidRequest(detail, param=name[:80], suggestion=f"For example metadata[project]=demo. {RULE}")
             pairs[match[1]] = value
