@@ -1,6 +1,8 @@
 """model.bp: what goes in comes out, byte for byte, also for a reader who has only the layout page; and nothing damaged does."""
 
 import struct
+import subprocess
+import sys
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -164,3 +166,34 @@ def test_a_file_that_declares_more_than_a_model_can_hold_is_refused(tmp_path: Pa
 
     with pytest.raises(InvalidArtifact, match="too large"):
         bp.unpack(path)
+
+
+_FIFTY_MILLION = """
+import resource, sys, time
+from pathlib import Path
+import numpy as np
+from compressor.artifacts import bp
+from compressor.artifacts.grid import GridTensor
+from tests.compressor.artifacts.test_bp import model_of
+
+random = np.random.default_rng(0)
+codes = random.integers(-7, 8, (5_000, 10_000), np.int8) * (random.random((5_000, 10_000), np.float32) < 0.02)
+grid, path = GridTensor(codes, 0.25), Path(sys.argv[1])
+model = model_of({"w": grid})
+started = time.perf_counter()
+bp.write(path, model, {"w": grid})
+written = time.perf_counter()
+assert np.array_equal(bp.read(path)["w"], grid.values())
+read = time.perf_counter()
+print(written - started, read - written, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_fifty_million_weights_take_less_than_a_minute_and_four_gib(tmp_path: Path) -> None:
+    """98 % of them 0; writing with its own check, then reading; of the whole process, the model and these imports with it."""
+    done = subprocess.run([sys.executable, "-c", _FIFTY_MILLION, tmp_path / "m.bp"], check=True, capture_output=True, text=True)
+    writing, reading, peak_bytes = map(float, done.stdout.split())
+    print(f"written in {writing:.1f} s, read in {reading:.1f} s, at most {peak_bytes / 2**30:.2f} GiB")
+    assert max(writing, reading) < 60
+    assert peak_bytes < 4 * 2**30
