@@ -40,3 +40,4 @@ schema: install
 	$(BIN)/python -c "import json, compressor; print(json.dumps(compressor.Report.model_json_schema(), indent=2))" > compressor/report.schema.json
 	$(BIN)/python -c "import json, compressor; print(json.dumps(compressor.Inspection.model_json_schema(), indent=2))" > compressor/inspection.schema.json
 	$(BIN)/python -c "import json, compressor; print(json.dumps(compressor.Selection.model_json_schema(), indent=2))" > compressor/selection.schema.json
+	$(BIN)/python -c "import json; from service.app import describe_api; print(json.dumps(describe_api().openapi(), indent=2))" > service/openapi.json

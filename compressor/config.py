@@ -3,18 +3,27 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import TypeAliasType
 
 from compressor.errors import InvalidConfig
 
 WEIGHTS_SUFFIX = ".safetensors"  # of a model that comes without a graph
+MIN_OPSET, MAX_OPSET = 11, 23
 
-Prior = Literal["ard", "log_uniform", "log_uniform_exact"]
-GroupPrior = Literal["none", "ard"]
-ConvNoise = Literal["weights", "outputs"]
-Task = Literal["classification", "regression"]
-Augmentation = Literal["shift", "flip", "crop"]
-Control = Literal["quick", "full"]
-Format = Literal["packed", "bp"]
+# Aliases with a name keep it in JSON schemas, where an enum without one is nameless in every generated client.
+Prior = TypeAliasType("Prior", Literal["ard", "log_uniform", "log_uniform_exact"])
+GroupPrior = TypeAliasType("GroupPrior", Literal["none", "ard"])
+ConvNoise = TypeAliasType("ConvNoise", Literal["weights", "outputs"])
+Task = TypeAliasType("Task", Literal["classification", "regression"])
+Augmentation = TypeAliasType("Augmentation", Literal["shift", "flip", "crop"])
+Control = TypeAliasType("Control", Literal["quick", "full"])
+Format = TypeAliasType("Format", Literal["packed", "bp"])
+PackedValues = TypeAliasType("PackedValues", Literal["quantised", "float16"])
+WeightDtype = TypeAliasType("WeightDtype", Literal["float32", "float16"])
+DeviceChoice = TypeAliasType("DeviceChoice", Literal["auto", "cpu", "cuda"])
+TaskChoice = TypeAliasType("TaskChoice", Literal["auto", "classification", "regression"])
+ImageScaling = TypeAliasType("ImageScaling", Literal["unit", "symmetric", "imagenet"])
+ImageScalingChoice = TypeAliasType("ImageScalingChoice", Literal["auto", "unit", "symmetric", "imagenet"])
 Ratio = Annotated[float, Field(gt=1.0, le=1e9)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -71,20 +80,20 @@ class CompressionConfig(BaseModel):
         description="Smaller forms of the model beside model.onnx: packed (model.packed.onnx, which decodes itself in ONNX Runtime), bp "
         "(model.bp, the smallest, which bayespress unpack turns into ONNX). Their values are rounded, and trained so.",
     )
-    packed_values: Literal["quantised", "float16"] = Field(
+    packed_values: PackedValues = Field(
         default="quantised", description="Values of model.packed.onnx: on grids of at most 8 bits, or as float16."
     )
-    weight_dtype: Literal["float32", "float16"] = Field(
+    weight_dtype: WeightDtype = Field(
         default="float32", description="In which type model.dense.onnx stores the weights of a model in float32."
     )
     posterior_sigma: bool = Field(
         default=False, description="Whether weights.safetensors holds the posterior's standard deviation of each weight as well."
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of the split, the noise and the order of the batches.")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train; auto takes CUDA where there is one.")
+    device: DeviceChoice = Field(default="auto", description="Where to train; auto takes CUDA where there is one.")
 
     # How the model and the data are read
-    task: Literal["auto", "classification", "regression"] = Field(
+    task: TaskChoice = Field(
         default="auto",
         description="What the labels are: classes, or numbers to be met with the least squared error; auto takes integers for classes and "
         "floats for numbers.",
@@ -105,7 +114,7 @@ class CompressionConfig(BaseModel):
         description="Name of the output with the class scores or numbers. Unset: the first float output.",
     )
     label_column: str = Field(default="label", min_length=1, max_length=200, description="Name of the label column of a parquet file.")
-    image_scaling: Literal["auto", "unit", "symmetric", "imagenet"] = Field(
+    image_scaling: ImageScalingChoice = Field(
         default="auto",
         description="How image bytes become numbers: unit [0, 1], symmetric [-1, 1], imagenet (mean and deviation of ImageNet); "
         "auto takes the one with the best dense metric on 1,000 training rows.",

@@ -6,19 +6,23 @@
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
 from compressor.config import Task
 
 FORMAT_VERSION: Literal[1] = 1
 
-Batch = Literal["dynamic", "declared", "built in"]
-Head = Literal["scores", "softmax", "sigmoid", "probabilities"]
-Treatment = Literal[
-    "local reparameterisation",
-    "drawn for each half of the batch, or local reparameterisation where that is cheaper",
-    "noise for each lookup",
-    "sampled once",
-]
+Batch = TypeAliasType("Batch", Literal["dynamic", "declared", "built in"])
+Head = TypeAliasType("Head", Literal["scores", "softmax", "sigmoid", "probabilities"])
+Treatment = TypeAliasType(
+    "Treatment",
+    Literal[
+        "local reparameterisation",
+        "drawn for each half of the batch, or local reparameterisation where that is cheaper",
+        "noise for each lookup",
+        "sampled once",
+    ],
+)
 Shape = tuple[int | None, ...]
 
 

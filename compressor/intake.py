@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from compressor.admission import check_parity, training_cost
-from compressor.config import CompressionConfig, Task
+from compressor.config import CompressionConfig, ImageScaling, Task
 from compressor.data.dataset import Array, Dataset, Parts
 from compressor.data.images import channel_axis
 from compressor.data.labels import Targets
-from compressor.data.scaling import SCALINGS, ImageScaling, scale_and_offset, to_tensor
+from compressor.data.scaling import SCALINGS, scale_and_offset, to_tensor
 from compressor.errors import (
     GraphTooLarge,
     InvalidConfig,

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from typing_extensions import TypeAliasType
 
 from compressor.config import CompressionConfig
 from compressor.errors import Problem
 
-Kind = Literal["compress", "inspect", "select"]  # of a job
+Kind = TypeAliasType("Kind", Literal["compress", "inspect", "select"])  # of a job
 TrainerKind = Literal["compress", "inspect", "select", "unpack"]
 Phase = Literal[
     "validate", "load", "evaluate", "probe", "fit", "sweep", "fine_tune", "control", "quantise", "write", "verify", "test", "estimate"

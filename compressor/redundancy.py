@@ -9,8 +9,9 @@ import onnx
 
 from compressor.admission import AdmittedModel
 from compressor.artifacts import runtime
+from compressor.config import ImageScaling
 from compressor.data.dataset import Dataset
-from compressor.data.scaling import ImageScaling, to_tensor
+from compressor.data.scaling import to_tensor
 from compressor.errors import UnsupportedModel
 from compressor.graph.entry import matrices_at_input
 from compressor.graph.reader import read_graph

@@ -9,13 +9,19 @@ two or more dimensions; `nnz` counts the nonzeros of those tensors in the delive
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
-from compressor.config import Task
+from compressor.config import ImageScaling, Task
 
 FORMAT_VERSION: Literal[1] = 1
 
-MetricName = Literal["accuracy", "agreement", "rmse", "deviation"]
-Direction = Literal["maximize", "minimize"]
+MetricName = TypeAliasType("MetricName", Literal["accuracy", "agreement", "rmse", "deviation"])
+Direction = TypeAliasType("Direction", Literal["maximize", "minimize"])
+Part = TypeAliasType("Part", Literal["train", "validation", "test"])
+HeldOutPart = TypeAliasType("HeldOutPart", Literal["validation", "test"])
+BudgetSource = TypeAliasType("BudgetSource", Literal["client", "default"])
+GateName = TypeAliasType("GateName", Literal["min_ratio", "max_bytes", "max_latency_ms", "target_ratio"])
+Method = TypeAliasType("Method", Literal["variational", "magnitude"])
 
 
 class _Part(BaseModel):
@@ -30,7 +36,7 @@ class MetricValue(_Part):
 
     value: float
     interval: tuple[float, float]
-    split: Literal["test", "validation"]
+    split: HeldOutPart
     num_examples: int
 
 
@@ -54,7 +60,7 @@ class Budget(_Part):
     metric: MetricName
     direction: Direction
     max_metric_drop: float = Field(description="in the metric's unit; of a metric that is minimised, a rise")
-    source: Literal["client", "default"]
+    source: BudgetSource
     dense_validation: MetricValue
     compressed_validation: MetricValue
     met: bool
@@ -63,7 +69,7 @@ class Budget(_Part):
 class Gate(_Part):
     """A condition that the client set on the delivered model; where one is not met the job ends `failed_gate`, with everything kept."""
 
-    name: Literal["min_ratio", "max_bytes", "max_latency_ms", "target_ratio"]
+    name: GateName
     limit: float
     value: float
     met: bool
@@ -264,16 +270,14 @@ class Inputs(_Part):
     """How the rows were read. `image_scaling` is absent where the inputs are not images."""
 
     task: Task
-    unlabelled: list[Literal["train", "validation", "test"]] = Field(
-        description="parts without labels, in whose place stands what the uploaded model gives"
-    )
+    unlabelled: list[Part] = Field(description="parts without labels, in whose place stands what the uploaded model gives")
 
     num_train: int
     num_validation: int
     num_test: int
     num_classes: int | None = Field(description="null in a regression")
-    carved: list[Literal["validation", "test"]] = Field(description="parts that were split off the training rows")
-    image_scaling: Literal["unit", "symmetric", "imagenet"] | None
+    carved: list[HeldOutPart] = Field(description="parts that were split off the training rows")
+    image_scaling: ImageScaling | None
 
 
 class Training(_Part):
@@ -303,7 +307,7 @@ class Report(_Part):
 
     format_version: Literal[1] = FORMAT_VERSION
     verdict: str = Field(description="in plain words")
-    delivered: Literal["variational", "magnitude"] = Field(description="which of the two methods made the delivered point")
+    delivered: Method = Field(description="which of the two methods made the delivered point")
     warnings: list[str]
     metric: Metric
     difference: Difference

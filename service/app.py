@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from fastapi import FastAPI
 
 from compressor import __version__
-from service.api import artifacts, compress, description, events, jobs, livez, pause, problems, readyz, report, retry
+from service.api import artifacts, compress, config, description, events, info, jobs, livez, pause, problems, readyz, report, retry
 from service.api.dependencies import Services
 from service.api.guard import EndUnreadBodies, GuardAddress, LogRequests
 from service.api.watcher import JobWatcher
@@ -16,14 +16,25 @@ from service.settings import Settings
 from service.storage.store import ObjectStore
 
 DESCRIPTION = "Makes trained neural networks smaller by sparse variational dropout. Every error is an RFC 9457 problem object."
+ROUTERS = (compress, jobs, pause, retry, events, artifacts, report, config, info, livez, readyz)
+
+
+def describe_api() -> FastAPI:
+    """The routes and what openapi.json says of them, with nothing behind them."""
+    # The pages of FastAPI's own documentation load scripts from another host; /openapi.json is enough for any viewer.
+    app = FastAPI(title="Bayespress", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False)
+    problems.install(app)
+    for module in ROUTERS:
+        app.include_router(module.router)
+    description.install(app)
+    return app
 
 
 def create_app(
     settings: Settings, job_repository: JobRepository, store: ObjectStore, checks: Mapping[str, Callable[[], object]] | None = None
 ) -> FastAPI:
     """The application. `checks` are further ones of /readyz by name; each raises where its part of the service cannot work."""
-    # The pages of FastAPI's own documentation load scripts from another host; /openapi.json is enough for any viewer.
-    app = FastAPI(title="Bayespress", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = describe_api()
     own_checks = {"database": job_repository.counts, "store": store.check_writable}
     app.state.services = Services(
         settings,
@@ -34,10 +45,6 @@ def create_app(
         JobWatcher(job_repository.marks),
         {**own_checks, **(checks or {})},
     )
-    problems.install(app)
-    for module in (compress, jobs, pause, retry, events, artifacts, report, livez, readyz):
-        app.include_router(module.router)
-    description.install(app)
     own_name = f"[{settings.host}]" if ":" in settings.host else settings.host
     app.add_middleware(GuardAddress, allowed_hosts=[*settings.allowed_hosts, own_name])
     app.add_middleware(LogRequests)

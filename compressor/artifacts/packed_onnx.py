@@ -48,9 +48,10 @@ from compressor.artifacts.grid import GridTensor
 from compressor.artifacts.packed_graph import CODES, HALVES, STREAM, decoder, read_members
 from compressor.artifacts.packed_payload import EMPTY, Payload
 from compressor.atomic import replacing
+from compressor.config import MAX_OPSET, MIN_OPSET
 from compressor.errors import CannotPack, InvalidArtifact, ModelError
 from compressor.graph.reader import ONNX_DOMAINS
-from compressor.graph.validate import MAX_OPSET, MIN_OPSET, parse_model
+from compressor.graph.validate import parse_model
 from compressor.graph.write import float_tensors, write_arrays
 
 METADATA_KEY = "bayespress_packed"

@@ -1,17 +1,17 @@
 """How pixels become numbers: x = pixel * scale + offset, and batches become tensors."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from compressor.config import ImageScaling
 from compressor.data.dataset import Array
 from compressor.data.images import channel_axis
 
-ImageScaling = Literal["unit", "symmetric", "imagenet"]
-SCALINGS: tuple[ImageScaling, ...] = get_args(ImageScaling)
+SCALINGS: tuple[ImageScaling, ...] = get_args(ImageScaling.__value__)
 
 # Mean and deviation of ImageNet's training images in [0, 1], red, green, blue, as torchvision's and timm's pretrained models use them.
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])

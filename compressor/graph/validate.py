@@ -8,12 +8,12 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto
 
+from compressor.config import MAX_OPSET, MIN_OPSET
 from compressor.errors import InvalidModel, UnsupportedModel
 from compressor.graph.content import EXPORT_AGAIN, MAX_RANK, check_count, check_sparse, check_sparse_total, check_tensor, not_finite
 from compressor.graph.reader import ONNX_DOMAINS
 from compressor.graph.wire import check_wire
 
-MIN_OPSET, MAX_OPSET = 11, 23
 MAX_NODES = 20_000
 MAX_PRODUCTS = 5_000  # nodes that multiply by weights, which ONNX Runtime lays out anew for each; a network has some hundreds
 MAX_INITIALISERS = 20_000

@@ -1,10 +1,9 @@
 """POST /compress, the short form of POST /v1/jobs."""
 
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from compressor.protocol import Kind
 from service.api.creation import CreationOptionsDep, create_job
 from service.api.dependencies import ServicesDep
 from service.api.problems import document
@@ -17,8 +16,7 @@ router = APIRouter(tags=["jobs"])
 _FILE = {"type": "string", "format": "binary"}
 _PARTS: dict[str, dict[str, Any]] = {
     "kind": {
-        "type": "string",
-        "enum": list(get_args(Kind)),
+        "$ref": "#/components/schemas/Kind",
         "default": "compress",
         "description": "inspect says what a run would do with the model, without rows and without training; select exports another point "
         "of the curve of a job that has finished.",
@@ -40,14 +38,15 @@ _PARTS: dict[str, dict[str, Any]] = {
 }
 # In JSON a file can only be named.
 _MEMBERS = {name: part for name, part in _PARTS.items() if name not in FILES}
+_OBJECT = {"type": "object", "additionalProperties": False}
 # The body is parsed while it streams, so the framework knows nothing of it.
 REQUEST_BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"type": "object", "additionalProperties": False, "properties": _MEMBERS}},
+            "application/json": {"schema": {"title": "JobRequest", **_OBJECT, "properties": _MEMBERS}},
             "multipart/form-data": {
-                "schema": {"type": "object", "additionalProperties": False, "properties": _PARTS},
+                "schema": {"title": "JobForm", **_OBJECT, "properties": _PARTS},
                 "encoding": {name: {"contentType": "application/json"} for name in ("config", METADATA)},
             },
         },

@@ -1,12 +1,15 @@
-"""openapi.json: what FastAPI reads off the routes, and what it cannot know: the problem objects, their codes, the id of a request."""
+"""openapi.json: what FastAPI reads off the routes, and what it cannot know: the problem objects and their codes, forms, examples."""
 
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
 
+from service.api import examples
 from service.api.problems import RequestProblem, raised_errors
 from service.api.request_id import HEADER
+from service.api.schemas import ConfigSchema
 
 _SCHEMAS = "#/components/schemas/"
 
@@ -16,7 +19,7 @@ def install(app: FastAPI) -> None:
 
     @cache
     def openapi() -> dict[str, Any]:
-        return _complete(generate())
+        return _complete(deepcopy(generate()))
 
     app.openapi = openapi  # type: ignore[method-assign]
 
@@ -24,7 +27,9 @@ def install(app: FastAPI) -> None:
 def _complete(description: dict[str, Any]) -> dict[str, Any]:
     components = description["components"]
     schemas = components["schemas"]
-    schemas[RequestProblem.__name__] = RequestProblem.model_json_schema(ref_template=_SCHEMAS + "{model}")
+    for model in (RequestProblem, ConfigSchema):
+        schemas[model.__name__] = model.model_json_schema(ref_template=_SCHEMAS + "{model}")
+    schemas[RequestProblem.__name__]["examples"] = [examples.PROBLEM.model_dump(mode="json")]
     schemas["ErrorCode"] = _error_codes()
     for name in ("Problem", RequestProblem.__name__):
         schemas[name]["properties"]["code"] = {"$ref": f"{_SCHEMAS}ErrorCode"}
@@ -35,7 +40,26 @@ def _complete(description: dict[str, Any]) -> dict[str, Any]:
         for operation in operations.values():
             for response in operation["responses"].values():
                 response.setdefault("headers", {})[HEADER] = {"$ref": "#/components/headers/RequestId"}
+            _name_forms(operation, schemas)
+            _add_examples(operation)
     return description
+
+
+def _name_forms(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Bodies that a route describes by hand become components by their titles."""
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        title = content["schema"].get("title")
+        if title:
+            schemas[title] = content["schema"]
+            content["schema"] = {"$ref": _SCHEMAS + title}
+
+
+def _add_examples(operation: dict[str, Any]) -> None:
+    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+        content["examples"] = examples.REQUESTS[media_type]
+    if operation["operationId"] in examples.RESPONSES:
+        status, example = examples.RESPONSES[operation["operationId"]]
+        operation["responses"][status]["content"]["application/json"]["example"] = example.model_dump(mode="json")
 
 
 def _error_codes() -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel
+from typing_extensions import TypeAliasType
 
-from compressor.config import CompressionConfig
+from compressor.config import CompressionConfig, Format
 from compressor.errors import Problem
 from compressor.protocol import Kind
+from service.devices import Device
 from service.jobs.events.event import Event, EventType, Level
 from service.jobs.job import Job
 from service.jobs.states import Status
@@ -139,3 +141,49 @@ def to_artifact_list(job: Job) -> ArtifactList:
     path = f"{job_path(job.id)}/artifacts"
     views = [ArtifactView(**artifact.model_dump(exclude={"key"}), href=f"{path}/{artifact.name}") for artifact in job.artifacts]
     return ArtifactList(data=views)
+
+
+Scheme = TypeAliasType("Scheme", Literal["builtin", "file"])
+
+
+class OpsetRange(BaseModel):
+    """Opsets of ai.onnx that an uploaded model may have, both ends included."""
+
+    min: int
+    max: int
+
+
+class Formats(BaseModel):
+    """What files may be, by suffix, and the forms of the model that `formats` of a configuration may ask for."""
+
+    model: list[str]
+    dataset: list[str]
+    delivered: list[Format]
+
+
+class Limits(BaseModel):
+    """Settings of the service that bound a request or a run; null is no limit."""
+
+    max_model_bytes: int
+    max_upload_bytes: int
+    workers: int = Field(description="jobs that run at the same time")
+    max_attempts: int
+    idempotency_ttl_s: float = Field(description="how long an Idempotency-Key is remembered")
+    trainer_memory_bytes: int | None
+    trainer_wall_s: int | None
+
+
+class Info(BaseModel):
+    """What the service is and takes."""
+
+    version: str
+    kinds: list[Kind]
+    devices: list[Device] = Field(description="of the machine that answers; empty where it runs no jobs itself")
+    reference_schemes: list[Scheme] = Field(description="of references, before the colon; file where a data root is open")
+    opset: OpsetRange
+    formats: Formats
+    limits: Limits
+
+
+class ConfigSchema(RootModel[dict[str, Any]]):
+    """A JSON Schema of `CompressionConfig`."""

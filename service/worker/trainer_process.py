@@ -19,6 +19,7 @@ from pydantic import ValidationError
 import compressor
 from compressor.errors import CompressionError, GraphTooLarge, OutOfMemory, Problem, TrainerCrashed, TrainingError, UnsupportedModel
 from compressor.protocol import TRAINER_LINE, ExitCode, Failure, Progress, Result, TrainerLine
+from service.devices import CUDA_DEVICE
 from service.worker import launcher
 from service.worker.processes import kill_group, kill_strays, resident_bytes
 
@@ -32,7 +33,6 @@ POLL_S = 0.05
 
 # What the dynamic loader and CUDA need, and the number of threads where whoever started us has set one.
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-CUDA_DEVICE = Path("/dev/nvidiactl")
 MAX_FILE_BYTES = 64 * 1024**3
 MAX_OPEN_FILES = 4096
 # The wall clock stops a trainer first. This is for one whose watcher does not get to look at it.

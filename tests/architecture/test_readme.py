@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from compressor.graph.validate import MAX_OPSET, MIN_OPSET
+from compressor.config import MAX_OPSET, MIN_OPSET
 from tests.architecture.readme_tables import README, TABLES, block
 
 ROOT = README.parent

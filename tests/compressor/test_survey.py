@@ -263,7 +263,7 @@ def test_what_is_inspected_is_what_a_run_takes(digits_job, tmp_path: Path) -> No
 
 
 def test_words_for_treatments_are_those_of_the_operators() -> None:
-    assert set(get_args(Treatment)) == {LINEAR, CONVOLUTION, LOOKUP, SAMPLED}
+    assert set(get_args(Treatment.__value__)) == {LINEAR, CONVOLUTION, LOOKUP, SAMPLED}
 
 
 def test_phases_are_told(tmp_path: Path) -> None:

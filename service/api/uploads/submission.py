@@ -38,7 +38,7 @@ from service.storage.keys import input_key, job_prefix
 from service.storage.store import ObjectStore
 
 MODEL, CONFIG, KIND = "model", "config", "kind"
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = get_args(Kind.__value__)
 DATA_PARTS = ("dataset", "validation", "test")
 MODELS = (MODEL, MODEL_REF)
 ROWS = (*DATA_PARTS, *(f"{part}_ref" for part in DATA_PARTS))

@@ -4,13 +4,14 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
 from compressor.errors import Problem
 from compressor.protocol import Progress
 from service.jobs.states import Status
 
-Level = Literal["info", "warn", "error"]
-EventType = Literal["message", "metrics", "phase", "status"]
+Level = TypeAliasType("Level", Literal["info", "warn", "error"])
+EventType = TypeAliasType("EventType", Literal["message", "metrics", "phase", "status"])
 
 _MESSAGES = {
     Status.QUEUED: "Waits for a worker.",

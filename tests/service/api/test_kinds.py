@@ -155,11 +155,11 @@ def test_the_report_of_an_inspection_is_its_artifact(service: LiveService) -> No
 
 def test_the_description_has_all_kinds_and_reports(service: LiveService) -> None:
     described = service.client.get("/openapi.json").json()
-    for path in ("/compress", "/v1/jobs"):
-        form = described["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-        assert (form["kind"]["enum"], form["kind"]["default"]) == (["compress", "inspect", "select"], "compress")
     schemas = described["components"]["schemas"]
-    assert schemas["JobView"]["properties"]["kind"]["enum"] == ["compress", "inspect", "select"]
+    assert schemas["JobForm"]["properties"]["kind"]["default"] == "compress"
+    for schema in ("JobForm", "JobView"):
+        assert schemas[schema]["properties"]["kind"]["$ref"] == "#/components/schemas/Kind"
+    assert schemas["Kind"]["enum"] == ["compress", "inspect", "select"]
     report = described["paths"]["/v1/jobs/{job_id}/report"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     names = ("Inspection", "Report", "Selection")
     assert sorted(option["$ref"] for option in report["anyOf"]) == [f"#/components/schemas/{name}" for name in names]

@@ -94,7 +94,7 @@ def test_a_worker_removes_them_when_it_starts(workplace: Workplace) -> None:
     assert files(workplace, orphan) == []
 
 
-@pytest.mark.parametrize("kind", get_args(Kind))
+@pytest.mark.parametrize("kind", get_args(Kind.__value__))
 def test_the_trainer_is_told_the_kind_and_gets_what_it_needs(workplace: Workplace, tmp_path: Path, kind: Kind) -> None:
     key = keys.input_key("job_a", "model", ".onnx")
     put_bytes(workplace.store, key, b"model")
