@@ -22,7 +22,7 @@ from compressor.intake import Baseline
 from compressor.progress import ProgressTracker
 from compressor.quantisation import Quantised, Quantiser
 from compressor.search import Outcome
-from compressor.structure import Compaction, compact
+from compressor.structure import Compaction, compact, merge_zero_rows
 from compressor.training.objective import Objective
 
 MODEL, DENSE, PACKED, BP, WEIGHTS = "model.onnx", "model.dense.onnx", "model.packed.onnx", "model.bp", "weights.safetensors"
@@ -93,7 +93,7 @@ def quantise(
 def write_model(out_dir: Path, delivered: Delivered, config: CompressionConfig) -> tuple[str, ...]:
     """Writes the model in all forms that are wanted. Returns: the names of the files."""
     sparse_onnx.write(out_dir / MODEL, delivered.model, {})
-    dense_onnx.write(out_dir / DENSE, delivered.model, float16=config.weight_dtype == "float16")
+    dense_onnx.write(out_dir / DENSE, merge_zero_rows(delivered.model), float16=config.weight_dtype == "float16")
     csr.write(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL), delivered.sigmas if config.posterior_sigma else None)
     names = [MODEL, DENSE, WEIGHTS]
     quantised = delivered.quantised
@@ -168,7 +168,8 @@ def _read_form(path: Path, delivered: Delivered, config: CompressionConfig) -> _
                 return _Form(arrays, sparse_onnx.read(path), path.read_bytes(), delivered.model, tolerance)
             case "model.dense.onnx":
                 data, halved = path.read_bytes(), config.weight_dtype == "float16"
-                expected = {name: _to_half(array) if halved else array for name, array in arrays.items()}
+                merged = float_tensors(merge_zero_rows(delivered.model))
+                expected = {name: _to_half(array) if halved else array for name, array in merged.items()}
                 dense = ModelProto.FromString(data)
                 return _Form(expected, dense_onnx.read(path), data, dense, HALF_TOLERANCE if halved else tolerance)
             case "model.packed.onnx":

@@ -1,5 +1,7 @@
-"""Dead units (neurons, filters, features) out of a graph, exactly: the same outputs from smaller tensors. `compact` is the way in."""
+"""What contributes nothing out of a graph, exactly: dead units (neurons, filters, features) by `compact`, rows of tables by
+`merge_zero_rows`."""
 
 from compressor.structure.compaction import Compaction, compact
+from compressor.structure.rows import merge_zero_rows
 
-__all__ = ["Compaction", "compact"]
+__all__ = ["Compaction", "compact", "merge_zero_rows"]

@@ -1,4 +1,4 @@
-"""Embedding tables: their columns are units; their rows are none, since the ids that come in are what they are."""
+"""Embedding tables: their columns are units; their rows are none (but see rows.py), since the ids that come in are what they are."""
 
 import numpy as np
 

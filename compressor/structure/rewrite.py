@@ -41,14 +41,14 @@ def rewrite(model: ModelProto, trace: Trace, stays: Mask, arrays: Mapping[str, A
         arrays: the float tensors that differ, already cut; cast to the type that the file has for them.
     """
     read = _names_read(model)
-    _write(model, arrays)
+    write_tensors(model, arrays)
     made_by = {name: node for node in model.graph.node for name in node.output}
     changes = _Changes(trace, stays, FreshNames(model))
     inserted: dict[str, list[NodeProto]] = {}  # before the node with this output
     for step in trace.steps:
         output = next(filter(None, step.node.outputs))
         inserted[output] = inserted.get(output, []) + changes.make(step, made_by[output], output)
-    _insert(model, inserted)
+    insert_before(model, inserted)
     drop_leftovers(model)
     _drop_constants(model, read - _names_read(model))
 
@@ -102,7 +102,7 @@ class _Changes:
         if 0 in sizes:
             _set(node, "allowzero", None)
         node.input[target.slot] = self.fresh.like(f"{output}_shape")
-        return [_constant(node.input[target.slot], np.array(sizes, np.int64))]
+        return [constant_node(node.input[target.slot], np.array(sizes, np.int64))]
 
     def _cut_sections(self, node: NodeProto, step: Sections, output: str) -> list[NodeProto]:
         """Gives Split its lengths, and Slice its bounds."""
@@ -117,14 +117,14 @@ class _Changes:
                 _set(node, "split", numbers.pop())
         names = [self.fresh.like(f"{output}_part") for _ in numbers]
         node.input[:] = [node.input[0], *names]
-        return [_constant(name, np.array(each, np.int64)) for name, each in zip(names, numbers, strict=True)]
+        return [constant_node(name, np.array(each, np.int64)) for name, each in zip(names, numbers, strict=True)]
 
     def _gather(self, node: NodeProto, features: Array, output: str) -> list[NodeProto]:
         """Puts a Gather of these features before a node."""
         constant, gathered = self.fresh.like(f"{output}_features"), self.fresh.like(f"{output}_gathered")
         given, node.input[0] = node.input[0], gathered
         return [
-            _constant(constant, features),
+            constant_node(constant, features),
             helper.make_node("Gather", [given, constant], [gathered], axis=self.trace.layouts[output].axis),
         ]
 
@@ -140,7 +140,8 @@ def _set(node: NodeProto, name: str, number: int | list[int] | None) -> None:
     place.CopyFrom(helper.make_attribute(name, number))
 
 
-def _write(model: ModelProto, arrays: Mapping[str, Array]) -> None:
+def write_tensors(model: ModelProto, arrays: Mapping[str, Array]) -> None:
+    """Puts arrays, of any shape, in the place of the constants with their names; cast to the type that the file has for them."""
     for tensor in model.graph.initializer:
         if tensor.name in arrays:
             new = _tensor(arrays[tensor.name], tensor.data_type, tensor.name)
@@ -154,7 +155,7 @@ def _write(model: ModelProto, arrays: Mapping[str, Array]) -> None:
             attribute.Clear()
             attribute.name, attribute.type = "value", AttributeProto.TENSOR
             attribute.t.CopyFrom(_tensor(arrays[node.output[0]], found[1]))
-    for info in model.graph.input:
+    for info in (*model.graph.input, *model.graph.value_info):
         if info.name in arrays:
             elem_type = info.type.tensor_type.elem_type
             info.CopyFrom(helper.make_tensor_value_info(info.name, elem_type, arrays[info.name].shape))
@@ -164,7 +165,7 @@ def _tensor(array: Array, elem_type: int, name: str = "") -> TensorProto:
     return numpy_helper.from_array(np.ascontiguousarray(array.astype(numpy_dtype(elem_type))), name)
 
 
-def _constant(name: str, array: Array) -> NodeProto:
+def constant_node(name: str, array: Array) -> NodeProto:
     # An initialiser would have to stand among the inputs of an old file, too.
     return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
 
@@ -173,7 +174,8 @@ def _is_constant(node: NodeProto) -> bool:
     return node.op_type == "Constant" and node.domain in ONNX_DOMAINS
 
 
-def _insert(model: ModelProto, inserted: Mapping[str, list[NodeProto]]) -> None:
+def insert_before(model: ModelProto, inserted: Mapping[str, list[NodeProto]]) -> None:
+    """Puts nodes before the one whose first output is the key."""
     if any(inserted.values()):
         nodes = [NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
         del model.graph.node[:]

@@ -1,6 +1,7 @@
 """What is delivered is the smallest graph of the same outputs, counted in the shapes that were uploaded."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.admission import AdmittedModel, admit
-from compressor.artifacts import sparse_onnx
+from compressor.artifacts import dense_onnx, sparse_onnx
 from compressor.config import CompressionConfig
 from compressor.delivery import deliver, finite_outputs, verify_files, write_model
 from compressor.errors import ArtifactMismatch
@@ -96,3 +97,28 @@ def test_a_graph_that_gives_other_outputs_is_found(upload: AdmittedModel, tmp_pa
     names = write_model(tmp_path, delivered, CompressionConfig())
     with pytest.raises(ArtifactMismatch, match=r"model\.onnx"):
         verify_files(tmp_path, delivered, CompressionConfig(), names, [ROWS], expected, "y")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_rows_of_a_table_that_are_0_are_one_in_the_dense_form_alone(tmp_path: Path, dtype: Literal["float32", "float16"]) -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "x"], ["e"]),
+        helper.make_node("ReduceMean", ["e"], ["m"], axes=[1], keepdims=0),
+        helper.make_node("Gemm", ["m", "w"], ["y"]),
+    ]
+    tensors = {"table": RNG.standard_normal((300, 8)), "w": RNG.standard_normal((8, 3))}
+    initializers = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in tensors.items()]
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, ["N", 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])
+    graph = helper.make_graph(nodes, "g", [x], [y], initializers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "words.onnx")
+    upload = admit(tmp_path / "words.onnx")
+    with torch.no_grad():
+        upload.module.state()["table"][100:] = 0
+    delivered, config = deliver(upload, upload.module.state(), {}), CompressionConfig(weight_dtype=dtype)
+    names = write_model(tmp_path, delivered, config)
+    rows = RNG.integers(0, 300, (6, 4))
+    checked = verify_files(tmp_path, delivered, config, names, [rows], finite_outputs(upload.module, [torch.from_numpy(rows)]), "y")
+    assert len(checked["model.dense.onnx"]) == 2
+    assert sparse_onnx.read(tmp_path / "model.onnx")["table"].shape == (300, 8)
+    assert dense_onnx.read(tmp_path / "model.dense.onnx")["table"].shape == (101, 8)

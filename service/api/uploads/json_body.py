@@ -40,9 +40,13 @@ def _parse(body: bytes) -> dict[str, object]:
 def _to_text(name: str, value: object) -> bytes:
     if name in OBJECTS:
         return json.dumps(value).encode()
+    if not isinstance(value, str):
+        raise _no_text(name)
     try:
-        if isinstance(value, str):
-            return value.encode()
-    except UnicodeEncodeError:
-        pass
-    raise InvalidRequest(f"{name[:80]!a} is not a text.", param=name[:80], suggestion=_SUGGESTION)
+        return value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raise _no_text(name) from None
+
+
+def _no_text(name: str) -> InvalidRequest:
+    return InvalidRequest(f"{name[:80]!a} is not a text.", param=name[:80], suggestion=_SUGGESTION)

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -12,8 +13,8 @@ from onnx import ModelProto
 
 from compressor.graph.module import OnnxModule
 from compressor.graph.validate import parse_model
-from compressor.graph.write import float_tensors
-from compressor.structure import compact
+from compressor.graph.write import float_tensors, write_arrays
+from compressor.structure import compact, merge_zero_rows
 from tests.benchmarks.dense import lenet_5, lenet_300_100
 from tests.benchmarks.networks import Transformer, resnet_18
 from tests.benchmarks.zoo.builders import plain_networks
@@ -68,19 +69,41 @@ def test_resnet_18_of_the_benchmark() -> None:
     assert sum(math.prod(shape) for shape in sizes(found).values()) < 0.8 * sum(array.size for array in arrays.values())
 
 
-def test_hidden_units_of_a_transformer_go() -> None:
+WORDS = np.random.default_rng(0).integers(0, 5000, (2, 64))
+
+
+@pytest.fixture(scope="module")
+def transformer() -> ModelProto:
     torch.manual_seed(0)
     net = Transformer()
     for parameter in net.parameters():  # layers begin as copies of each other, and the exporter stores equal tensors once
         torch.nn.init.normal_(parameter, std=0.05)
-    model = exported_network(net, torch.zeros(2, 64, dtype=torch.long))
-    arrays = float_tensors(model)
+    return exported_network(net, torch.zeros(2, 64, dtype=torch.long))
+
+
+def test_hidden_units_of_a_transformer_go(transformer: ModelProto) -> None:
+    arrays = float_tensors(transformer)
     inner = next(name for name, array in arrays.items() if array.shape == (512, 128))
     arrays[inner] = arrays[inner].copy()
     arrays[inner][100:] = 0
-    found = check(model, arrays, np.random.default_rng(0).integers(0, 5000, (2, 64)))
+    found = check(transformer, arrays, WORDS)
     assert sizes(found)[inner] == (100, 128)
     assert sum(array.size for array in arrays.values()) - sum(map(math.prod, sizes(found).values())) == 412 * (128 + 128 + 1)
+
+
+def test_dead_words_of_a_transformer_share_a_row(transformer: ModelProto) -> None:
+    arrays = float_tensors(transformer)
+    (table,) = (name for name, array in arrays.items() if array.shape == (5000, 128))
+    dead = np.random.default_rng(1).random(5000) < 0.4
+    assert dead[WORDS].any()
+    assert not dead[WORDS].all()
+    model = write_arrays(transformer, {table: np.where(dead[:, None], 0, arrays[table])})
+    merged = parse_model(merge_zero_rows(model).SerializeToString())
+    onnx.checker.check_model(merged, full_check=True)
+    shapes = {name: array.shape for name, array in float_tensors(merged).items()}
+    assert shapes == {name: array.shape for name, array in arrays.items()} | {table: (5000 - int(dead.sum()) + 1, 128)}
+    (expected,), (found,) = outputs_of(model, WORDS), outputs_of(merged, WORDS)
+    assert np.array_equal(found, expected)
 
 
 SHRINKING = {"mlp", "lenet", "vgg", "resnet", "mobilenet"}
