@@ -16,7 +16,6 @@ bytes of what lies under the keys, tensor for tensor and in the order above.
 `load_csr` gives the matrices to scipy; `read` gives all tensors in their dense shapes.
 """
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy.sparse import csr_array
 
+from compressor.artifacts.digest import digest_of
 from compressor.atomic import replacing
 from compressor.errors import InvalidArtifact
 
@@ -66,10 +66,8 @@ class _Layout(BaseModel):
 
     def sealed(self, stored: Iterable[Array]) -> "_Layout":
         """With the digest of itself and of these arrays, in their order."""
-        digest = hashlib.sha256(self.model_copy(update={"digest": ""}).model_dump_json().encode())
-        for array in stored:
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return self.model_copy(update={"digest": digest.hexdigest()[:32]})
+        text = self.model_copy(update={"digest": ""}).model_dump_json()
+        return self.model_copy(update={"digest": digest_of(text, stored)})
 
 
 def write(path: Path, arrays: Mapping[str, Array], sigmas: Mapping[str, Array] | None = None) -> None:

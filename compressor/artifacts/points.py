@@ -10,7 +10,6 @@ A safetensors file. Its metadata has "bayespress_curve", the JSON form of `Curve
 behind it, the bytes of the point's parts in the order above.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from compressor.artifacts.digest import digest_of
 from compressor.atomic import replacing
 from compressor.errors import ArtifactMismatch, InvalidArtifact
 from compressor.report import CurvePoint, MetricName
@@ -79,11 +79,10 @@ class Curve(BaseModel):
 
     def digest(self, parts: Iterable[SparseTensor]) -> str:
         """Of a point with these tensors."""
-        digest = hashlib.sha256(self.model_copy(update={"digests": ()}).model_dump_json().encode())
-        for tensor in (tensor for sparse in parts for tensor in (sparse.positions, sparse.values, sparse.log_sigma2)):
-            if tensor is not None:
-                digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:32]
+        text = self.model_copy(update={"digests": ()}).model_dump_json()
+        tensors = (tensor for sparse in parts for tensor in (sparse.positions, sparse.values, sparse.log_sigma2))
+        # numpy has no bfloat16
+        return digest_of(text, (tensor.contiguous().view(torch.uint8).numpy() for tensor in tensors if tensor is not None))
 
 
 def to_sparse(tensor: Tensor, log_sigma2: Tensor | None = None) -> SparseTensor:

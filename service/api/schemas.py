@@ -14,6 +14,8 @@ from service.jobs.events.event import Event, EventType, Level
 from service.jobs.job import Job
 from service.jobs.states import Status
 
+Scheme = TypeAliasType("Scheme", Literal["builtin", "file"])
+
 
 class InputView(BaseModel):
     """One input of a job: a file that was sent, or a reference."""
@@ -114,38 +116,6 @@ class Health(BaseModel):
     checks: list[str] = []
 
 
-def job_path(job_id: str) -> str:
-    return f"/v1/jobs/{job_id}"
-
-
-def to_validated(job: Job) -> Validated:
-    return Validated(**job.model_dump(include=set(Validated.model_fields) - {"inputs"}), inputs=_to_input_views(job))
-
-
-def to_job_view(job: Job) -> JobView:
-    path = job_path(job.id)
-    values = job.model_dump(include=set(JobView.model_fields) - {"inputs"})
-    links = Links(self=path, **{name: f"{path}/{name}" for name in Links.model_fields if name != "self"})
-    return JobView(**values, inputs=_to_input_views(job), links=links)
-
-
-def _to_input_views(job: Job) -> dict[str, InputView]:
-    return {name: InputView(**given.model_dump(exclude={"key"})) for name, given in job.inputs.items()}
-
-
-def to_event_view(event: Event) -> EventView:
-    return EventView(**event.model_dump())
-
-
-def to_artifact_list(job: Job) -> ArtifactList:
-    path = f"{job_path(job.id)}/artifacts"
-    views = [ArtifactView(**artifact.model_dump(exclude={"key"}), href=f"{path}/{artifact.name}") for artifact in job.artifacts]
-    return ArtifactList(data=views)
-
-
-Scheme = TypeAliasType("Scheme", Literal["builtin", "file"])
-
-
 class OpsetRange(BaseModel):
     """Opsets of ai.onnx that an uploaded model may have, both ends included."""
 
@@ -187,3 +157,32 @@ class Info(BaseModel):
 
 class ConfigSchema(RootModel[dict[str, Any]]):
     """A JSON Schema of `CompressionConfig`."""
+
+
+def job_path(job_id: str) -> str:
+    return f"/v1/jobs/{job_id}"
+
+
+def to_validated(job: Job) -> Validated:
+    return Validated(**job.model_dump(include=set(Validated.model_fields) - {"inputs"}), inputs=_to_input_views(job))
+
+
+def to_job_view(job: Job) -> JobView:
+    path = job_path(job.id)
+    values = job.model_dump(include=set(JobView.model_fields) - {"inputs"})
+    links = Links(self=path, **{name: f"{path}/{name}" for name in Links.model_fields if name != "self"})
+    return JobView(**values, inputs=_to_input_views(job), links=links)
+
+
+def _to_input_views(job: Job) -> dict[str, InputView]:
+    return {name: InputView(**given.model_dump(exclude={"key"})) for name, given in job.inputs.items()}
+
+
+def to_event_view(event: Event) -> EventView:
+    return EventView(**event.model_dump())
+
+
+def to_artifact_list(job: Job) -> ArtifactList:
+    path = f"{job_path(job.id)}/artifacts"
+    views = [ArtifactView(**artifact.model_dump(exclude={"key"}), href=f"{path}/{artifact.name}") for artifact in job.artifacts]
+    return ArtifactList(data=views)
