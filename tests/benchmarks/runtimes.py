@@ -30,7 +30,9 @@ from compressor.delivery.files import DENSE, MODEL, PACKED, Delivered, deliver, 
 from compressor.graph.write import float_tensors, write_arrays
 from compressor.quantisation import Quantised
 from compressor.report import MetricValue
+from tests.benchmarks.readback import read_back
 from tests.benchmarks.results import Line, check, write_json
+from tests.benchmarks.stock import run_alone
 from tests.benchmarks.zoo.files import exports_of
 
 OLD = "1.20.1"
@@ -40,16 +42,6 @@ _EXPORT = "dynamo"
 _SPARSITY, _DEAD = 0.95, 1 / 3
 _CLOSE = 1e-4
 _LEVELS = 7.0  # of a grid, to each side
-_RUN_OLD = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import numpy as np, onnxruntime
-assert onnxruntime.__version__ == sys.argv[2], onnxruntime.__version__
-rows = np.load(sys.argv[4])
-session = onnxruntime.InferenceSession(sys.argv[3], providers=["CPUExecutionProvider"])
-feeds = {spec.name: rows[spec.name] for spec in session.get_inputs()}
-np.save(sys.argv[5], session.run([sys.argv[6]], feeds)[0])
-"""
 
 
 def prune(upload: AdmittedModel, seed: int) -> dict[str, torch.Tensor]:
@@ -77,17 +69,20 @@ def quantised(delivered: Delivered) -> Quantised:
     return Quantised(write_arrays(delivered.model, {name: grid.values() for name, grid in grids.items()}), grids, nothing, 1.0)
 
 
-def run_old(model: Path, rows: Path, output: str) -> np.ndarray:
+def install_old() -> Path:
+    """The folder of the old ONNX Runtime, from PyPI where it is not there yet."""
     folder = CACHE / f"onnxruntime-{OLD}"
     if not (folder / "onnxruntime").is_dir():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), f"onnxruntime=={OLD}"]
         subprocess.run(command, check=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        result = Path(scratch) / "outputs.npy"
-        command = [sys.executable, "-W", "ignore", "-c", _RUN_OLD, str(folder), OLD, str(model), str(rows), str(result), output]
-        subprocess.run(command, check=True)
-        found: np.ndarray = np.load(result)
-        return found
+    return folder
+
+
+def run_onnxruntime(model: Path, rows: Mapping[str, np.ndarray], output: str, wanted: str, packages: Path | None = None) -> np.ndarray:
+    found, its_version = run_alone(model, rows, output, packages)
+    if its_version != wanted:
+        raise AssertionError(f"this is ONNX Runtime {its_version}, not {wanted}")
+    return found
 
 
 def run_openvino(model: Path, rows: Mapping[str, np.ndarray], output: str) -> np.ndarray:
@@ -124,13 +119,13 @@ def run_network(name: str, cache: Path) -> dict[str, Any]:
     assert delivered.quantised is not None
     rounded = runtime.run(delivered.quantised.model.SerializeToString(), list(rows.values()), output=output, batch_size=len(exact))
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        np.savez(folder / "rows.npz", **rows)
+        folder, old, today = Path(scratch), install_old(), onnxruntime.__version__
         write_model(folder, delivered, CompressionConfig(formats=("packed",)))
-        runtimes = {f"onnxruntime {OLD}": lambda model: run_old(model, folder / "rows.npz", output)}
-        runtimes[f"onnxruntime {onnxruntime.__version__}"] = lambda model: runtime.run(
-            model, list(rows.values()), output=output, batch_size=len(exact)
-        )
+        read_back(folder)
+        runtimes: dict[str, Callable[[Path], np.ndarray]] = {
+            f"onnxruntime {OLD}": lambda model: run_onnxruntime(model, rows, output, OLD, old),
+            f"onnxruntime {today}": lambda model: run_onnxruntime(model, rows, output, today),
+        }
         if find_spec("openvino"):
             runtimes[f"openvino {version('openvino')}"] = lambda model: run_openvino(model, rows, output)
         differences = {}
