@@ -6,6 +6,7 @@ the standard (HTML, 9.2) lets it stop. Where the service stops, or the connectio
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -69,6 +70,10 @@ async def _stream(job_id: str, mark: Mark | None, after: int, services: Services
         seen = max(after, mark.last_event_id)
         try:
             async with asyncio.timeout(HEARTBEAT_S):
-                mark = await services.watcher.wait_for(job_id, lambda new, seen=seen: new.last_event_id > seen or new.status in TERMINAL)  # type: ignore[misc]
+                mark = await services.watcher.wait_for(job_id, partial(_is_news, seen))
         except TimeoutError:
             yield KEEPALIVE_COMMENT
+
+
+def _is_news(seen: int, mark: Mark) -> bool:
+    return mark.last_event_id > seen or mark.status in TERMINAL

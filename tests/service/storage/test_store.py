@@ -77,6 +77,17 @@ def test_files_go_in_and_out_unchanged(store: ObjectStore, tmp_path: Path) -> No
     assert copy.read_bytes() == source.read_bytes()
 
 
+def test_a_copy_takes_no_room_and_outlives_its_original(store: ObjectStore, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"bytes")
+    store.put_file("jobs/a/inputs/x", source)
+    store.copy("jobs/a/inputs/x", "jobs/b/inputs/x")
+    first, second = (tmp_path / "store" / "jobs" / job / "inputs" / "x" for job in ("a", "b"))
+    assert first.samefile(second)
+    store.delete_prefix("jobs/a")
+    assert second.read_bytes() == b"bytes"
+
+
 def test_a_missing_object_is_a_file_not_found(store: ObjectStore, tmp_path: Path) -> None:
     assert not store.exists("jobs/a/none")
     with pytest.raises(FileNotFoundError):
