@@ -16,6 +16,7 @@ from service.api.prefer import MAX_WAIT_S, preferred_wait_s
 from service.api.problems import InvalidRequest, JobAlreadyFinished, JobInUse, document
 from service.api.schemas import JobList, JobView, to_job_view
 from service.api.uploads.metadata import KEY, METADATA, RULE
+from service.jobs.job import JOB_ID
 from service.jobs.repository import JobFilter
 from service.jobs.states import TERMINAL, Status
 from service.storage.keys import job_prefix
@@ -29,7 +30,7 @@ _METADATA_PARAMETER = {
     "style": "deepObject",
     "explode": True,
     "description": "Jobs with all of these pairs: `metadata[project]=demo`.",
-    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}, "propertyNames": {"pattern": f"^{KEY.pattern}$"}},
 }
 _FILTER = re.compile(rf"{METADATA}\[(.*)\]", re.DOTALL)
 
@@ -45,12 +46,14 @@ def list_jobs(
     request: Request,
     services: ServicesDep,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
-    after: Annotated[str | None, Query(max_length=200, description="The `next` of the page before.")] = None,
+    after: Annotated[str | None, Query(pattern=JOB_ID.pattern, description="The `next` of the page before.")] = None,
     status: Annotated[list[Status] | None, Query(description="Jobs in one of these states; repeatable.")] = None,
     kind: Annotated[Kind | None, Query(description="Jobs of this kind.")] = None,
 ) -> JobList:
     """The jobs, the newest first; where filters are given, those that pass all of them."""
     wanted = JobFilter(status or (), kind, _read_metadata_filter(request))
+    if not all(value.isprintable() for value in wanted.metadata.values()):  # as those of all jobs are; nor does PostgreSQL take NUL
+        return JobList(data=[], next=None)
     jobs = services.jobs.list_recent(limit + 1, after, wanted)
     page = jobs[:limit]
     return JobList(data=[to_job_view(job) for job in page], next=page[-1].id if len(jobs) > limit else None)
@@ -61,7 +64,7 @@ def _read_metadata_filter(request: Request) -> dict[str, str]:
     for name, value in request.query_params.multi_items():
         if name == METADATA or name.startswith(f"{METADATA}["):
             match = _FILTER.fullmatch(name)
-            if match is None or not KEY.fullmatch(match[1]) or not value.isprintable():
+            if match is None or not KEY.fullmatch(match[1]):
                 detail = f"{name[:80]!a} asks for metadata that no job can have."
                 raise InvalidRequest(detail, param=name[:80], suggestion=f"For example metadata[project]=demo. {RULE}")
             pairs[match[1]] = value

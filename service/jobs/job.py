@@ -1,5 +1,6 @@
 """`Job`: one row of the jobs table as a frozen value."""
 
+import re
 import secrets
 import time
 from datetime import UTC, datetime
@@ -89,6 +90,9 @@ class Job(BaseModel):
     @property
     def finished(self) -> bool:
         return self.status in TERMINAL
+
+
+JOB_ID = re.compile(r"^job_[0-9a-f]{32}$")
 
 
 def new_job_id() -> str:

@@ -72,6 +72,8 @@ class JobRepository:
             insert_job(connection, job)
 
     def get(self, job_id: str) -> Job | None:
+        if not job_id.isprintable():  # PostgreSQL takes no NUL and no half of a surrogate pair, not even to find nothing
+            return None
         with self.engine.begin() as connection:
             row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
         return _to_job(row) if row else None

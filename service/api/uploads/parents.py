@@ -14,7 +14,7 @@ def inputs_of(parent_id: str, jobs: JobRepository) -> dict[str, JobInput]:
     Raises: ParentNotFound, JobNotFinished, or ArtifactNotFound where it has no curve.
     """
     # No database takes a NUL in a text.
-    parent = jobs.get(parent_id) if parent_id.isprintable() else None
+    parent = jobs.get(parent_id)
     if parent is None:
         raise ParentNotFound(f"There is no job {parent_id[:80]!r}.", param=PARENT, suggestion="GET /v1/jobs lists the jobs.")
     if not parent.finished:
