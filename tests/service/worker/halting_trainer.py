@@ -1,7 +1,7 @@
 """The real trainer, which stops dead (SIGSTOP) once, at the moment that is asked for: halting_trainer.py MOMENT MARKER WORKDIR.
 
-A moment is a phase, just entered, or `result`, when the last line has been written and the process has not ended. The file MARKER appears then; where it
-exists already, nothing is stopped.
+A moment is a phase, just entered, or `result`, when the last line has been written and the process has not ended. The file MARKER
+appears then; where it exists already, nothing is stopped.
 """
 
 import os
