@@ -14,8 +14,6 @@ from service.jobs.quotas.quota import NO_QUOTAS, Quotas
 
 _ID_BYTES, _SECRET_BYTES = 8, 32
 _TEXT = re.compile(rf"bp_([0-9a-f]{{{2 * _ID_BYTES}}})_([0-9a-f]{{{2 * _SECRET_BYTES}}})")
-# A part of a secret is one, too.
-_LOOKALIKE = re.compile(rf"bp_[0-9a-f]{{{2 * _ID_BYTES}}}_[0-9a-f]", re.IGNORECASE)
 
 
 class Scope(StrEnum):
@@ -63,6 +61,11 @@ class KeyText:
         return f"bp_{self.id}_{self.secret}"
 
 
+def is_owner(text: str) -> bool:
+    """Whether a key may belong to an owner of this name."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", text) is not None
+
+
 def draw_key() -> KeyText:
     return KeyText(secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES))
 
@@ -70,8 +73,3 @@ def draw_key() -> KeyText:
 def parse_key(text: str) -> KeyText | None:
     match = _TEXT.fullmatch(text)
     return KeyText(*match.groups()) if match else None
-
-
-def looks_like_key(text: str) -> bool:
-    """Whether a key, or the beginning of one, stands somewhere in `text`."""
-    return _LOOKALIKE.search(text) is not None
