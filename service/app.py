@@ -6,12 +6,15 @@ from fastapi import FastAPI
 
 from compressor import __version__
 from service.api import artifacts, compress, config, description, events, info, jobs, livez, pause, problems, readyz, report, retry
+from service.api.authentication import Authenticate
 from service.api.dependencies import Services
 from service.api.guard import EndUnreadBodies, GuardAddress, LogRequests
 from service.api.watcher import JobWatcher
 from service.jobs.events.repository import EventRepository
 from service.jobs.idempotency.repository import IdempotencyRepository
 from service.jobs.repository import JobRepository
+from service.keys.leaks import LeakFinder
+from service.keys.repository import KeyRepository
 from service.settings import Settings
 from service.storage.store import ObjectStore
 
@@ -45,8 +48,10 @@ def create_app(
         JobWatcher(job_repository.marks),
         {**own_checks, **(checks or {})},
     )
+    leaks = LeakFinder(settings.admin_key.get_secret_value() if settings.admin_key else None)
     own_name = f"[{settings.host}]" if ":" in settings.host else settings.host
+    app.add_middleware(Authenticate, settings=settings, keys=KeyRepository(job_repository.engine), leaks=leaks)
     app.add_middleware(GuardAddress, allowed_hosts=[*settings.allowed_hosts, own_name])
-    app.add_middleware(LogRequests)
+    app.add_middleware(LogRequests, leaks=leaks)
     app.add_middleware(EndUnreadBodies)
     return app

@@ -1,4 +1,4 @@
-"""The terminal face: `bayespress serve`, `compress`, `inspect`, `select`, `unpack` and `--version`."""
+"""The terminal face: `bayespress serve`, `compress`, `inspect`, `select`, `unpack`, `keys` and `--version`."""
 
 from typing import Annotated
 
@@ -7,6 +7,7 @@ import typer
 from compressor import __version__
 from service.compress import compress
 from service.inspect import inspect
+from service.key_commands import keys
 from service.select import select
 from service.serve import serve
 from service.unpack import unpack
@@ -32,6 +33,7 @@ main.command()(compress)
 main.command()(inspect)
 main.command()(select)
 main.command()(unpack)
+main.add_typer(keys, name="keys")
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,6 @@
 """`bayespress serve`: API and worker in one process and one event loop, over one home folder."""
 
 import asyncio
-import ipaddress
 import logging
 import signal
 import socket
@@ -22,6 +21,7 @@ from service.app import create_app
 from service.jobs.engine import create_engine
 from service.jobs.migrate import upgrade
 from service.jobs.repository import JobRepository
+from service.keys.repository import KeyRepository
 from service.settings import ENV_PREFIX, Settings
 from service.storage.store import ObjectStore
 from service.worker.dispatcher import run_dispatcher
@@ -38,7 +38,9 @@ class CannotServe(Exception):
 
 def serve(
     home: Annotated[Path | None, typer.Option(help="Folder of the database and of all files.", show_default="~/.bayespress")] = None,
-    host: Annotated[str | None, typer.Option(help="Loopback address to listen on.", show_default="127.0.0.1")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; beyond loopback there must be a key.", show_default="127.0.0.1")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", show_default="8000")] = None,
     data_root: Annotated[list[Path] | None, typer.Option(help="Folder whose files a request may name as file:PATH; repeatable.")] = None,
 ) -> None:
@@ -58,12 +60,12 @@ def serve(
 
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT; the exit code. Raises CannotServe."""
-    _check_loopback(settings.host)
-    _make_home(settings.home)
+    make_home(settings.home)
     with _noted_signals() as signals, _listening(settings) as listener:
         engine = create_engine(settings.database)
         try:
             upgrade(engine)
+            _check_keys(settings, KeyRepository(engine))
             return asyncio.run(_run(settings, JobRepository(engine), listener, signals))
         finally:
             engine.dispose()
@@ -146,18 +148,16 @@ def read_settings(options: dict[str, object]) -> Settings:
         raise CannotServe(f"{source}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
-def _check_loopback(host: str) -> None:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+def _check_keys(settings: Settings, keys: KeyRepository) -> None:
+    if settings.keys_required and settings.admin_key is None and not keys.has_valid():
+        reason = "BAYESPRESS_REQUIRE_KEYS is set" if settings.require_keys else f"{settings.host or 'every address'} is not loopback"
         raise CannotServe(
-            f"{host} is not a loopback address. There are no keys yet, so the service listens on this machine only; use 127.0.0.1."
+            f"{reason}, so every request needs a key, and there is none. Make one with `bayespress keys create --owner NAME "
+            f"--scope admin --home {settings.home}`, or set {ENV_PREFIX}ADMIN_KEY; or listen on 127.0.0.1."
         )
 
 
-def _make_home(home: Path) -> None:
+def make_home(home: Path) -> None:
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

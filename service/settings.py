@@ -1,20 +1,24 @@
 """`Settings`: the only reader of the environment. Each field is a BAYESPRESS_... variable, and what `serve` changes is an option of it."""
 
+import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "BAYESPRESS_"
 MIB = 1024 * 1024
+# Which no child process gets.
+SECRETS = frozenset({"admin_key"})
 
 
 class Settings(BaseSettings):
     """Options of the service. In the environment, folders are separated as in PATH and names by commas."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True)
 
     # Where things are
     home: Path = Field(default=Path("~/.bayespress"), description="Folder of the database and of all files; on a local disk.")
@@ -24,10 +28,23 @@ class Settings(BaseSettings):
     )
 
     # What is listened to
-    host: str = Field(default="127.0.0.1", description="Address to listen on; a loopback address.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on. Beyond loopback every request needs a key.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("localhost", "127.0.0.1", "[::1]"), description="Names by which the service may be addressed (Host header, without port)."
+    )
+
+    # Who may ask
+    require_keys: bool = Field(default=False, description="Whether requests on a loopback address need a key, too.")
+    admin_key: SecretStr | None = Field(
+        default=None, description="A key of scope admin that is in no database; at least 32 printable characters without spaces."
+    )
+
+    # What an owner may have, where their key does not say it
+    max_queued_jobs: int | None = Field(default=None, ge=0, description="Unfinished jobs of an owner. Unset: no limit.")
+    max_running_jobs: int | None = Field(default=None, ge=1, description="Jobs of an owner that run at the same time. Unset: no limit.")
+    max_stored_bytes: int | None = Field(
+        default=None, ge=0, description="Inputs and artifacts of an owner with which another job is taken. Unset: no limit."
     )
 
     # What an upload may weigh
@@ -72,6 +89,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"{root} is not a folder")
         return resolved
 
+    @field_validator("admin_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[\x21-\x7e]{32,}", key.get_secret_value()):
+            raise ValueError("a key has at least 32 printable ASCII characters and no spaces")
+        return key
+
     @model_validator(mode="after")
     def _renews_before_expiry(self) -> "Settings":
         if self.renew_s >= self.lease_s:
@@ -79,13 +103,27 @@ class Settings(BaseSettings):
         return self
 
     def to_environment(self) -> dict[str, str]:
-        """The variables that give a child process the same settings."""
+        """The variables that give a child process the same settings, but for secrets."""
         separators = {"data_roots": os.pathsep, "allowed_hosts": ","}
-        values = self.model_dump(exclude_none=True)
+        values = {name: value for name, value in self.model_dump(exclude_none=True).items() if name not in SECRETS}
         return {
             f"{ENV_PREFIX}{name.upper()}": separators[name].join(map(str, value)) if name in separators else str(value)
             for name, value in values.items()
         }
+
+    def child_environment(self) -> dict[str, str]:
+        """What a child process of the service gets: the environment of this one with the same settings, and no secret in it."""
+        secret = {f"{ENV_PREFIX}{name.upper()}" for name in SECRETS}
+        return {name: value for name, value in os.environ.items() if name.upper() not in secret} | self.to_environment()
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether a request without a key is refused."""
+        try:
+            is_loopback = self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            is_loopback = False
+        return self.require_keys or not is_loopback
 
     @property
     def database(self) -> str:

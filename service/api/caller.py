@@ -1,21 +1,37 @@
 """Who asks. Rows and files belong to an owner, and no route shows another's."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
-# The owner of everything where the service asks for no keys.
-LOCAL = "local"
+from service.jobs.quotas.quota import NO_QUOTAS, Quotas
+from service.keys.key import Scope
+from service.settings import Settings
 
 
 @dataclass(frozen=True)
 class Caller:
+    """`quotas` are those of the key, and the defaults of the settings where it has none."""
+
     owner: str
+    scope: Scope
+    quotas: Quotas = NO_QUOTAS
+
+    @property
+    def sees(self) -> str | None:
+        """Whose rows are shown; None: everybody's."""
+        return None if self.scope is Scope.ADMIN else self.owner
+
+    def limit(self, settings: Settings) -> Settings:
+        """The settings with this caller's quotas in place of the defaults."""
+        return settings.model_copy(update=asdict(self.quotas))
 
 
-def get_caller() -> Caller:
-    return Caller(LOCAL)
+def get_caller(request: Request) -> Caller:
+    """Whom `authentication` has found out; a route that it does not stand before has none."""
+    caller: Caller = request.state.caller
+    return caller
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]

@@ -63,7 +63,7 @@ ACCEPTED: dict[str, Any] = {
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The request is in order; with `validate_only` nothing is kept of it.", "model": Validated},
     202: ACCEPTED,
-    **document(400, 403, 404, 409, 413, 415, 422),
+    **document(400, 403, 404, 409, 413, 415, 422, 429),
 }
 
 

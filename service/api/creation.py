@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from service.api.caller import Caller, CallerDep
 from service.api.dependencies import Services
 from service.api.idempotency import check_same, fingerprint_of, in_use, reserving
 from service.api.schemas import Validated, job_path, to_job_view, to_validated
@@ -20,9 +21,11 @@ from service.storage.keys import job_prefix
 class CreationOptions:
     idempotency_key: str | None
     validate_only: bool
+    caller: Caller
 
 
 def read_options(
+    caller: CallerDep,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -34,7 +37,7 @@ def read_options(
     ] = None,
     validate_only: Annotated[bool, Query(description="Only check the request: 200, and nothing is kept of it.")] = False,
 ) -> CreationOptions:
-    return CreationOptions(idempotency_key, validate_only)
+    return CreationOptions(idempotency_key, validate_only, caller)
 
 
 CreationOptionsDep = Annotated[CreationOptions, Depends(read_options)]
@@ -42,14 +45,17 @@ CreationOptionsDep = Annotated[CreationOptions, Depends(read_options)]
 
 async def create_job(request: Request, services: Services, options: CreationOptions) -> Response:
     """Receives the request. 202 and the job, which is the first one where the key came before; 200 where it was only checked."""
-    job_id = new_job_id()
+    job_id, caller = new_job_id(), options.caller
     if options.validate_only:
-        return _to_response(await _validate(request, job_id, services), 200)
-    async with reserving(options.idempotency_key, job_id, services.keys, services.settings) as first:
-        submission = await receive_submission(request, job_id, services.store, services.settings)
+        return _to_response(await _validate(request, job_id, services, caller), 200)
+    async with reserving(caller.owner, options.idempotency_key, job_id, services.keys, services.settings) as first:
+        if first is None:
+            # Before anything is received for nothing.
+            await run_in_threadpool(services.jobs.check_room, caller.owner, caller.quotas)
+        submission = await receive_submission(request, job_id, services.store, caller.limit(services.settings))
         try:
             if first is None:
-                job = await run_in_threadpool(_insert, submission, job_id, options.idempotency_key, services)
+                job = await run_in_threadpool(_insert, submission, job_id, options, services)
             else:
                 job = await run_in_threadpool(_find_first, first, submission, services)
                 await run_in_threadpool(services.store.delete_prefix, job_prefix(job_id))
@@ -67,19 +73,21 @@ def announce(job: Job, response: Response) -> None:
     response.headers["Retry-After"] = "2"
 
 
-async def _validate(request: Request, job_id: str, services: Services) -> Validated:
-    submission = await receive_submission(request, job_id, services.store, services.settings)
+async def _validate(request: Request, job_id: str, services: Services, caller: Caller) -> Validated:
+    await run_in_threadpool(services.jobs.check_room, caller.owner, caller.quotas)
+    submission = await receive_submission(request, job_id, services.store, caller.limit(services.settings))
     try:
-        return to_validated(await run_in_threadpool(_to_job, submission, job_id, services))
+        return to_validated(await run_in_threadpool(_to_job, submission, job_id, services, caller))
     finally:
         services.store.delete_prefix(job_prefix(job_id))
 
 
-def _insert(submission: Submission, job_id: str, key: str | None, services: Services) -> Job:
-    job = _to_job(submission, job_id, services)
+def _insert(submission: Submission, job_id: str, options: CreationOptions, services: Services) -> Job:
+    key, quotas = options.idempotency_key, options.caller.quotas
+    job = _to_job(submission, job_id, services, options.caller)
     if key is None:
-        services.jobs.insert(job)
-    elif not services.keys.insert_job(key, fingerprint_of(submission), job, services.settings.idempotency_ttl_s):
+        services.jobs.insert(job, quotas)
+    elif not services.keys.insert_job(key, fingerprint_of(submission), job, services.settings.idempotency_ttl_s, quotas):
         # We were away for longer than a lease, and another request has the key now.
         raise in_use()
     return job
@@ -94,16 +102,18 @@ def _find_first(first: KeyRecord, submission: Submission, services: Services) ->
     return job
 
 
-def _to_job(submission: Submission, job_id: str, services: Services) -> Job:
+def _to_job(submission: Submission, job_id: str, services: Services, caller: Caller) -> Job:
     parent_id = submission.parent_id
     return new_job(
         job_id=job_id,
+        owner=caller.owner,
         kind=submission.kind,
         config=submission.config.model_dump(mode="json"),
         parent_id=parent_id,
         metadata=submission.metadata,
-        inputs=submission.inputs if parent_id is None else inputs_of(parent_id, services.jobs),
+        inputs=submission.inputs if parent_id is None else inputs_of(parent_id, services.jobs, caller),
         max_attempts=services.settings.max_attempts,
+        max_running_jobs=caller.quotas.max_running_jobs,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from service.api.caller import CallerDep
 from service.api.problems import JobNotFinished, JobNotFound
 from service.api.watcher import JobWatcher
 from service.jobs.events.repository import EventRepository
@@ -37,8 +38,9 @@ def get_services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
-def get_job(services: ServicesDep, job_id: Annotated[str, Path(description="the `id` of a job")]) -> Job:
-    job = services.jobs.get(job_id)
+def get_job(services: ServicesDep, caller: CallerDep, job_id: Annotated[str, Path(description="the `id` of a job")]) -> Job:
+    """What is another's is not there."""
+    job = services.jobs.get(job_id, caller.sees)
     if job is None:
         raise JobNotFound(f"There is no job {job_id[:80]!r}.", param="job_id", suggestion="GET /v1/jobs lists the jobs.")
     return job

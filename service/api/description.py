@@ -7,11 +7,19 @@ from typing import Any
 from fastapi import FastAPI
 
 from service.api import examples
-from service.api.problems import RequestProblem, raised_errors
+from service.api.authentication import API_KEY_HEADER, READING
+from service.api.guard import OPEN_PATHS
+from service.api.problems import RequestProblem, document, raised_errors
 from service.api.request_id import HEADER
 from service.api.schemas import ConfigSchema
+from service.keys.key import Scope
 
 _SCHEMAS = "#/components/schemas/"
+_KEY = "A key as `bayespress keys create` shows it. On a loopback address none is needed, unless the service is told to ask for one."
+_SECURITY: dict[str, dict[str, Any]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": _KEY},
+    "apiKey": {"type": "apiKey", "in": "header", "name": API_KEY_HEADER, "description": _KEY},
+}
 
 
 def install(app: FastAPI) -> None:
@@ -33,16 +41,29 @@ def _complete(description: dict[str, Any]) -> dict[str, Any]:
     schemas["ErrorCode"] = _error_codes()
     for name in ("Problem", RequestProblem.__name__):
         schemas[name]["properties"]["code"] = {"$ref": f"{_SCHEMAS}ErrorCode"}
+    components["securitySchemes"] = _SECURITY
     components["headers"] = {
         "RequestId": {"description": "The request's own X-Request-ID where it is sane, else a new one.", "schema": {"type": "string"}}
     }
-    for operations in description["paths"].values():
-        for operation in operations.values():
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            _add_security(operation, path, method)
             for response in operation["responses"].values():
                 response.setdefault("headers", {})[HEADER] = {"$ref": "#/components/headers/RequestId"}
             _name_forms(operation, schemas)
             _add_examples(operation)
     return description
+
+
+def _add_security(operation: dict[str, Any], path: str, method: str) -> None:
+    if path in OPEN_PATHS:
+        operation["security"] = []
+        return
+    needed = Scope.READ if method.upper() in READING else Scope.SUBMIT
+    operation["security"] = [{name: [needed.value]} for name in _SECURITY]
+    refused = (401,) if needed is Scope.READ else (401, 403)
+    responses = {**{str(status): response for status, response in document(*refused).items()}, **operation["responses"]}
+    operation["responses"] = dict(sorted(responses.items()))
 
 
 def _name_forms(operation: dict[str, Any], schemas: dict[str, Any]) -> None:

@@ -6,16 +6,18 @@ import re
 import time
 from collections.abc import Collection
 from contextlib import suppress
+from urllib.parse import unquote_plus
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import ApiError, HostNotAllowed, OriginNotAllowed, internal_error, to_response
 from service.api.request_id import HEADER, choose_request_id, request_id
+from service.keys.leaks import LeakFinder
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# Probes of an orchestrator come by address, and learn nothing from these.
-OPEN_PATHS = frozenset({"/livez", "/readyz"})
+# Probes and scrapers come by address and without a key, and learn of no job from these.
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 # How long a client that was refused may go on sending.
 LINGER_S = 2.0
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
@@ -96,10 +98,12 @@ class LogRequests:
     """One line per request when it is over: method, path, status, milliseconds, id; reads that went well are left to the level DEBUG.
 
     A failure inside becomes a problem, and a traceback in the log; the server would close the connection under a client which reuses it.
+    An address with a key in it is not logged, and no query is.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, leaks: LeakFinder) -> None:
         self._app = app
+        self._leaks = leaks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -107,7 +111,7 @@ class LogRequests:
             return
         started = time.monotonic()
         status = 0
-        own_id = choose_request_id(Headers(scope=scope))
+        own_id = choose_request_id(Headers(scope=scope), self._leaks)
         request_id.set(own_id)
 
         async def send_noting_status(message: Message) -> None:
@@ -117,8 +121,7 @@ class LogRequests:
                 message = {**message, "headers": [*message["headers"], (HEADER.lower().encode(), own_id.encode())]}
             await send(message)
 
-        # The raw path is still percent-encoded, so it cannot forge a line of the log.
-        line = f"{scope['method']} {scope.get('raw_path', b'').decode('latin-1')[:200]}"
+        line = self._describe(scope)
         try:
             await self._app(scope, receive, send_noting_status)
         except Exception:
@@ -130,3 +133,8 @@ class LogRequests:
             # A client that polls would drown everything else.
             level = logging.DEBUG if scope["method"] in SAFE_METHODS and status < 400 else logging.INFO
             logger.log(level, "%s %d %.0f ms %s", line, status, 1000 * (time.monotonic() - started), own_id)
+
+    def _describe(self, scope: Scope) -> str:
+        # The raw path is still percent-encoded, so it cannot forge a line of the log.
+        line = f"{scope['method']} {scope['raw_path'].decode('latin-1')}"
+        return "(a key in the address)" if self._leaks.is_in(unquote_plus(line)) else line[:200]

@@ -23,35 +23,37 @@ logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def reserving(key: str | None, job_id: str, keys: IdempotencyRepository, settings: Settings) -> AsyncIterator[KeyRecord | None]:
-    """Holds the key while the request for `job_id` is received. Gives the request that came before, None where this is the first.
+async def reserving(
+    owner: str, key: str | None, job_id: str, keys: IdempotencyRepository, settings: Settings
+) -> AsyncIterator[KeyRecord | None]:
+    """Holds the owner's key while the request for `job_id` is received. Gives the request that came before, None where this is the first.
 
     Raises: IdempotencyKeyInUse where another is still being received.
     """
     if key is None:
         yield None
         return
-    record = await run_in_threadpool(keys.reserve, key, job_id, settings.lease_s)
+    record = await run_in_threadpool(keys.reserve, owner, key, job_id, settings.lease_s)
     if record.job_id != job_id:
         if record.fingerprint is None:
             raise in_use()
         yield record
         return
-    renewing = asyncio.create_task(_renew(key, job_id, keys, settings))
+    renewing = asyncio.create_task(_renew(owner, key, job_id, keys, settings))
     try:
         yield None
     except BaseException:
-        await run_in_threadpool(keys.release, key, job_id)
+        await run_in_threadpool(keys.release, owner, key, job_id)
         raise
     finally:
         renewing.cancel()
 
 
-async def _renew(key: str, job_id: str, keys: IdempotencyRepository, settings: Settings) -> None:
+async def _renew(owner: str, key: str, job_id: str, keys: IdempotencyRepository, settings: Settings) -> None:
     while True:
         await asyncio.sleep(settings.renew_s)
         try:
-            await run_in_threadpool(keys.renew, key, job_id, settings.lease_s)
+            await run_in_threadpool(keys.renew, owner, key, job_id, settings.lease_s)
         except SQLAlchemyError as error:
             logger.warning("the database does not answer: %s", error)
 

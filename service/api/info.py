@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from compressor import __version__
 from compressor.config import MAX_OPSET, MIN_OPSET, WEIGHTS_SUFFIX, Format
 from compressor.protocol import Kind
+from service.api.caller import CallerDep
 from service.api.dependencies import ServicesDep
 from service.api.problems import document
 from service.api.schemas import Formats, Info, Limits, OpsetRange
@@ -18,9 +19,9 @@ router = APIRouter(prefix="/v1/info", tags=["description"])
 
 
 @router.get("", operation_id="get_info", responses=document())
-def get_info(services: ServicesDep) -> Info:
-    """Version, kinds of jobs, formats, opsets, reference schemes, devices and limits."""
-    return to_info(services.settings, find_devices())
+def get_info(services: ServicesDep, caller: CallerDep) -> Info:
+    """Version, kinds of jobs, formats, opsets, reference schemes, devices, and the limits of whoever asks."""
+    return to_info(caller.limit(services.settings), find_devices())
 
 
 def to_info(settings: Settings, devices: list[Device]) -> Info:

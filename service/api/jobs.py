@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from compressor.protocol import Kind
+from service.api.caller import CallerDep
 from service.api.compress import REQUEST_BODY, RESPONSES
 from service.api.creation import CreationOptionsDep, create_job
 from service.api.dependencies import FinishedJobDep, JobDep, ServicesDep, get_job
@@ -45,13 +46,14 @@ async def create(request: Request, services: ServicesDep, options: CreationOptio
 def list_jobs(
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs on a page.")] = 20,
     after: Annotated[str | None, Query(pattern=JOB_ID.pattern, description="The `next` of the page before.")] = None,
     status: Annotated[list[Status] | None, Query(description="Jobs in one of these states; repeatable.")] = None,
     kind: Annotated[Kind | None, Query(description="Jobs of this kind.")] = None,
 ) -> JobList:
     """The jobs, the newest first; where filters are given, those that pass all of them."""
-    wanted = JobFilter(status or (), kind, _read_metadata_filter(request))
+    wanted = JobFilter(status or (), kind, _read_metadata_filter(request), caller.sees)
     if not all(value.isprintable() for value in wanted.metadata.values()):  # as those of all jobs are; nor does PostgreSQL take NUL
         return JobList(data=[], next=None)
     jobs = services.jobs.list_recent(limit + 1, after, wanted)
@@ -82,6 +84,7 @@ def _read_metadata_filter(request: Request) -> dict[str, str]:
 async def get(
     job: JobDep,
     services: ServicesDep,
+    caller: CallerDep,
     response: Response,
     wait: Annotated[int | None, Query(ge=0, le=MAX_WAIT_S, description="Seconds to wait for the job to finish.")] = None,
     prefer: Annotated[list[str] | None, Header(description="`wait=N` does what the parameter does; the parameter goes first.")] = None,
@@ -95,7 +98,7 @@ async def get(
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await services.watcher.wait_for(job.id, lambda mark: mark.status in TERMINAL)
-        job = await run_in_threadpool(get_job, services, job.id)
+        job = await run_in_threadpool(get_job, services, caller, job.id)
     return to_job_view(job)
 
 

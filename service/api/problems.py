@@ -31,6 +31,10 @@
     ├── InputsGone                410
     ├── PreconditionFailed        412
     ├── RangeNotSatisfiable       416
+    ├── MissingKey                401
+    ├── InvalidKey                401
+    ├── ScopeTooSmall             403
+    ├── QuotaExceeded             429
     ├── HostNotAllowed            421
     ├── OriginNotAllowed          403
     └── NotReady                  503
@@ -53,6 +57,7 @@ from starlette.routing import Match
 from compressor.errors import CompressionError, DatasetError, ModelError, Problem, error_classes
 from service.api.request_id import request_id
 from service.data_roots import DatasetRefNotAllowed, ModelRefNotAllowed
+from service.jobs.quotas.quota import QuotaReached
 
 MEDIA_TYPE = "application/problem+json"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -204,6 +209,22 @@ class RangeNotSatisfiable(ApiError):
     code, title, status = "range_not_satisfiable", "The range is outside the file", 416
 
 
+class MissingKey(ApiError):
+    code, title, status = "missing_key", "The request needs a key", 401
+
+
+class InvalidKey(ApiError):
+    code, title, status = "invalid_key", "The key is not valid", 401
+
+
+class ScopeTooSmall(ApiError):
+    code, title, status = "scope_too_small", "The key may not do this", 403
+
+
+class QuotaExceeded(ApiError):
+    code, title, status = "quota_exceeded", "The owner of the key has as much as they may", 429
+
+
 class HostNotAllowed(ApiError):
     code, title, status = "host_not_allowed", "The service is not addressed by this name", 421
 
@@ -255,6 +276,16 @@ async def _on_api_error(_request: Request, error: ApiError) -> Response:
     return to_response(error.to_problem(), error.headers)
 
 
+async def _on_quota_reached(request: Request, error: QuotaReached) -> Response:
+    exceeded = QuotaExceeded(
+        f"{error.quota} is {error.limit:,}, of which {error.used:,} are used.",
+        param=error.quota,
+        suggestion="Wait until jobs have finished, or delete finished ones; /v1/info has all limits.",
+        headers={"Retry-After": "30"},
+    )
+    return await _on_api_error(request, exceeded)
+
+
 async def _on_compression_error(_request: Request, error: CompressionError) -> Response:
     return to_response(error.to_problem())
 
@@ -292,6 +323,7 @@ async def _on_disconnect(request: Request, _error: ClientDisconnect) -> Response
 def install(app: FastAPI) -> None:
     """Makes every error that a route or the router raises a problem object; `guard.LogRequests` does so for what nobody expected."""
     app.exception_handler(ApiError)(_on_api_error)
+    app.exception_handler(QuotaReached)(_on_quota_reached)
     app.exception_handler(CompressionError)(_on_compression_error)
     app.exception_handler(HTTPException)(_on_http_exception)
     app.exception_handler(RequestValidationError)(_on_validation_error)

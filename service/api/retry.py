@@ -4,6 +4,7 @@ from pathlib import PurePosixPath
 
 from fastapi import APIRouter, Response
 
+from service.api.caller import CallerDep
 from service.api.compress import ACCEPTED
 from service.api.creation import announce
 from service.api.dependencies import FinishedJobDep, ServicesDep
@@ -18,25 +19,30 @@ from service.storage.store import ObjectStore
 router = APIRouter(prefix="/v1/jobs/{job_id}/retry", tags=["jobs"])
 
 
-@router.post("", status_code=202, operation_id="retry_job", responses={202: ACCEPTED, **document(403, 404, 409, 410, 422)})
-def retry(job: FinishedJobDep, services: ServicesDep, response: Response) -> JobView:
-    """Queues a new job with the inputs, the configuration and the metadata of one that failed, was cancelled or missed a gate."""
+@router.post("", status_code=202, operation_id="retry_job", responses={202: ACCEPTED, **document(403, 404, 409, 410, 422, 429)})
+def retry(job: FinishedJobDep, services: ServicesDep, caller: CallerDep, response: Response) -> JobView:
+    """Queues a new job with the inputs, the configuration and the metadata of one that failed, was cancelled or missed a gate.
+
+    It belongs to the owner of the old one, whoever asks.
+    """
     if job.status is Status.SUCCEEDED:
         raise JobAlreadyFinished("The job has succeeded.", param="job_id", suggestion="Send a new job where another run is wanted.")
     new_id = new_job_id()
     try:
         again = new_job(
             job_id=new_id,
+            owner=job.owner,
             kind=job.kind,
             config=job.config,
             # A selection reads its parent's files, and has none of its own.
-            inputs=inputs_of(job.parent_id, services.jobs) if job.parent_id else _copy_inputs(job, new_id, services.store),
+            inputs=inputs_of(job.parent_id, services.jobs, caller) if job.parent_id else _copy_inputs(job, new_id, services.store),
             parent_id=job.parent_id,
             retry_of=job.id,
             metadata=job.metadata,
             max_attempts=services.settings.max_attempts,
+            max_running_jobs=caller.quotas.max_running_jobs if caller.owner == job.owner else job.max_running_jobs,
         )
-        services.jobs.insert(again)
+        services.jobs.insert(again, caller.quotas)
     except BaseException:
         services.store.delete_prefix(job_prefix(new_id))
         raise

@@ -53,6 +53,7 @@ class JobView(Validated):
     """A job. `error` is the problem object of a job that failed or missed its accuracy budget."""
 
     id: str
+    owner: str = Field(description="whose job it is: the owner of the key that sent it; local without one")
     retry_of: str | None = Field(description="the job that this one repeats")
     status: Status
     phase: str | None = Field(description="step of the run; null before the first")
@@ -132,10 +133,13 @@ class Formats(BaseModel):
 
 
 class Limits(BaseModel):
-    """Settings of the service that bound a request or a run; null is no limit."""
+    """What bounds a request or a run, by the settings of the service and by the key; null is no limit."""
 
     max_model_bytes: int
     max_upload_bytes: int
+    max_queued_jobs: int | None = Field(description="jobs of an owner that have not finished")
+    max_running_jobs: int | None = Field(description="jobs of an owner that run at the same time")
+    max_stored_bytes: int | None = Field(description="inputs and artifacts of an owner with which another job is taken")
     workers: int = Field(description="jobs that run at the same time")
     max_attempts: int
     idempotency_ttl_s: float = Field(description="how long an Idempotency-Key is remembered")

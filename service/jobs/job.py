@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from compressor.errors import Problem
 from compressor.protocol import Kind
 from service.jobs.states import TERMINAL, Status
+from service.storage.keys import job_prefix
+
+# The owner of everything where the service asks for no keys.
+LOCAL = "local"
 
 
 class JobInput(BaseModel):
@@ -49,6 +53,7 @@ class Job(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
+    owner: str = LOCAL
     kind: Kind = "compress"
     # The job whose model and curve a selection takes.
     parent_id: str | None = None
@@ -73,6 +78,8 @@ class Job(BaseModel):
     finished_at: datetime | None = None
     attempts: int = 0
     max_attempts: int
+    # How many jobs of its owner may run where this one is to start.
+    max_running_jobs: int | None = None
     # The fence counts the claims of this job; a write that carries an older one is dropped.
     fence: int = 0
     lease_until: datetime | None = None
@@ -91,6 +98,12 @@ class Job(BaseModel):
     def finished(self) -> bool:
         return self.status in TERMINAL
 
+    @property
+    def stored_bytes(self) -> int:
+        """Of its own files; what a selection reads is its parent's."""
+        inputs = sum(given.bytes or 0 for given in self.inputs.values() if (given.key or "").startswith(f"{job_prefix(self.id)}/"))
+        return inputs + sum(artifact.bytes for artifact in self.artifacts)
+
 
 JOB_ID = re.compile(r"^job_[0-9a-f]{32}$")
 
@@ -104,16 +117,19 @@ def new_job(
     *,
     config: dict[str, Any],
     inputs: dict[str, JobInput],
+    owner: str = LOCAL,
     kind: Kind = "compress",
     parent_id: str | None = None,
     retry_of: str | None = None,
     metadata: dict[str, str] | None = None,
     max_attempts: int = 3,
+    max_running_jobs: int | None = None,
     job_id: str | None = None,
 ) -> Job:
     """A queued job. `job_id` where the inputs were stored under an id drawn before."""
     return Job(
         id=job_id or new_job_id(),
+        owner=owner,
         kind=kind,
         parent_id=parent_id,
         retry_of=retry_of,
@@ -121,5 +137,6 @@ def new_job(
         config=config,
         inputs=inputs,
         max_attempts=max_attempts,
+        max_running_jobs=max_running_jobs,
         created_at=datetime.now(UTC),
     )

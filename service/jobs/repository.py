@@ -13,6 +13,8 @@ from service.jobs.clock import DatabaseClock, utc_now
 from service.jobs.events.event import NewEvent, status_event
 from service.jobs.events.repository import append_events, delete_events
 from service.jobs.job import Artifact, Job
+from service.jobs.quotas.quota import NO_QUOTAS, Quotas, check_room
+from service.jobs.quotas.repository import check_inserted, has_slot, is_within_slots, lock_owner, usage_of
 from service.jobs.states import LEASED, RESUMABLE, TERMINAL, Status, sources
 from service.jobs.tables import OPEN, idempotency_keys, jobs
 
@@ -21,13 +23,19 @@ DATETIMES = ("created_at", "started_at", "finished_at", "lease_until", "estimate
 
 @dataclass(frozen=True)
 class JobFilter:
-    """Which jobs a client wants to see: one of these states, this kind, all of these pairs of metadata. Empty: whatever it is."""
+    """Which jobs a client wants to see: one of these states, this kind, all of these pairs of metadata. Empty: whatever it is.
+
+    `owner` is whose they may be; None: everybody's.
+    """
 
     statuses: Collection[Status] = ()
     kind: Kind | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    owner: str | None = None
 
     def conditions(self) -> Iterator[ColumnElement[bool]]:
+        if self.owner is not None:
+            yield jobs.c.owner == self.owner
         if self.statuses:
             yield jobs.c.status.in_([status.value for status in self.statuses])
         if self.kind is not None:
@@ -67,15 +75,26 @@ class JobRepository:
 
     # What clients ask for
 
-    def insert(self, job: Job) -> None:
+    def insert(self, job: Job, quotas: Quotas = NO_QUOTAS) -> None:
+        """Raises QuotaReached where the job does not fit beside the others of its owner."""
         with self.engine.begin() as connection:
-            insert_job(connection, job)
+            insert_job(connection, job, quotas)
 
-    def get(self, job_id: str) -> Job | None:
+    def check_room(self, owner: str, quotas: Quotas) -> None:
+        """Whether any further job would fit now; `insert` has the last word. Raises QuotaReached."""
+        if quotas.limit_jobs:
+            with self.engine.begin() as connection:
+                check_room(usage_of(connection, owner), quotas)
+
+    def get(self, job_id: str, owner: str | None = None) -> Job | None:
+        """The job, where it is this owner's; None: anybody's."""
         if not job_id.isprintable():  # PostgreSQL takes no NUL and no half of a surrogate pair, not even to find nothing
             return None
+        query = select(jobs).where(jobs.c.id == job_id)
+        if owner is not None:
+            query = query.where(jobs.c.owner == owner)
         with self.engine.begin() as connection:
-            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+            row = connection.execute(query).one_or_none()
         return _to_job(row) if row else None
 
     def list_recent(self, limit: int, after: str | None = None, wanted: JobFilter = EVERY_JOB) -> list[Job]:
@@ -151,11 +170,14 @@ class JobRepository:
     # What a dispatcher does
 
     def claim_next(self, lease_s: float, *, home: str, process: str) -> Job | None:
-        """The oldest job that is queued or whose lease has run out, now leased to `process` under a new fence."""
+        """The oldest job that is queued or whose lease has run out, now leased to `process` under a new fence.
+
+        What would go over the number that its owner may have running waits, and others go past it.
+        """
         other = jobs.alias()
         candidate = (
             select(other.c.id)
-            .where(OPEN, self._claimable(other.c))
+            .where(OPEN, self._claimable(other.c), has_slot(other.c, self._now()))
             .order_by(other.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -176,11 +198,15 @@ class JobRepository:
             )
             .returning(jobs)
         )
-        with self.engine.begin() as connection:
-            row = connection.execute(statement).one_or_none()
-            if row is not None:
-                append_events(connection, row.id, row.last_event_id, [status_event(Status.VALIDATING)])
-        return _to_job(row) if row else None
+        while True:
+            with self.engine.connect() as connection:
+                row = connection.execute(statement).one_or_none()
+                if row is None:
+                    return None
+                if is_within_slots(connection, row.owner, row.max_running_jobs, self._now()):
+                    append_events(connection, row.id, row.last_event_id, [status_event(Status.VALIDATING)])
+                    connection.commit()
+                    return _to_job(row)
 
     def end_abandoned(self) -> list[str]:
         """Ends the jobs whose lease has run out and that no attempt may take over: cancelled ones, and those out of attempts.
@@ -266,11 +292,13 @@ class JobRepository:
     ) -> bool:
         """Ends the job; False where a newer owner exists, or the job is being cancelled and `status` is not that."""
         values: dict[str, Any] = {"progress": 1.0} if status in {Status.SUCCEEDED, Status.FAILED_GATE} else {}
+        artifacts = list(artifacts)
         return self._write(
             _owned(job_id, fence, sources(status) & LEASED),
             [*new, status_event(status, message=verdict if status is Status.SUCCEEDED else None, error=error)],
             status=status.value,
             artifacts=[artifact.model_dump(mode="json") for artifact in artifacts],
+            stored_bytes=jobs.c.stored_bytes + sum(artifact.bytes for artifact in artifacts),
             error=error.model_dump() if error else None,
             verdict=verdict,
             log_tail=log_tail,
@@ -328,11 +356,17 @@ class JobRepository:
         )
 
 
-def insert_job(connection: Connection, job: Job) -> None:
+def insert_job(connection: Connection, job: Job, quotas: Quotas = NO_QUOTAS) -> None:
+    """Raises QuotaReached, by which the transaction is rolled back."""
+    if quotas.limit_jobs:
+        lock_owner(connection, job.owner)
     values = job.model_dump(mode="json")
     values |= {name: getattr(job, name) for name in DATETIMES}
-    connection.execute(insert(jobs).values(values | {"last_event_id": 1}))
+    connection.execute(insert(jobs).values(values | {"last_event_id": 1, "stored_bytes": job.stored_bytes}))
     append_events(connection, job.id, 1, [status_event(job.status, error=job.error)])
+    # After the insert, which has locked the database where it is SQLite.
+    if quotas.limit_jobs:
+        check_inserted(connection, job, quotas)
 
 
 # What a runner is asked to do, in the order of LeaseState.
@@ -344,4 +378,4 @@ def _owned(job_id: str, fence: int, statuses: Iterable[Status]) -> ColumnElement
 
 
 def _to_job(row: Row[Any]) -> Job:
-    return Job.model_validate({name: value for name, value in row._asdict().items() if name != "last_event_id"})
+    return Job.model_validate({name: value for name, value in row._asdict().items() if name in Job.model_fields})

@@ -2,7 +2,23 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import JSON, Boolean, Column, DateTime, Dialect, Float, Index, Integer, MetaData, String, Table, Text, false, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+    text,
+)
 from sqlalchemy.types import TypeDecorator
 
 
@@ -37,6 +53,7 @@ jobs = Table(
     "jobs",
     metadata,
     Column("id", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False, server_default=text("'local'")),
     Column("kind", String(32), nullable=False),
     Column("parent_id", String(64)),
     Column("retry_of", String(64)),
@@ -64,6 +81,9 @@ jobs = Table(
     Column("process", String(255)),
     Column("log_tail", Text, nullable=False, server_default=text("''")),
     Column("last_event_id", Integer, nullable=False, server_default=text("0")),
+    Column("max_running_jobs", Integer),
+    Column("stored_bytes", BigInteger, nullable=False, server_default=text("0")),
+    Index("ix_jobs_owner_id", "owner", "id"),
 )
 
 # `id` counts the events of one job; what has been counted stands in `jobs.last_event_id`.
@@ -82,13 +102,36 @@ events = Table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
+    Column("owner", String(64), primary_key=True, server_default=text("'local'")),
     Column("key", String(255), primary_key=True),
     Column("job_id", String(64), nullable=False),
     Column("fingerprint", String(64)),
     Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
 
+# A limit that is NULL is the default of the settings.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("scope", String(16), nullable=False),
+    Column("secret_sha256", String(64), nullable=False),
+    Column("max_queued_jobs", Integer),
+    Column("max_running_jobs", Integer),
+    Column("max_stored_bytes", BigInteger),
+    Column("max_upload_bytes", BigInteger),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+)
+
 # What is not finished, in the order of claiming: a claim reads no row of the past. The text is the same in the index and in the
 # query, since SQLite takes a partial index only where it finds the condition word for word.
 OPEN = text("status IN ('queued', 'validating', 'running', 'pausing', 'cancelling')")
 Index("ix_jobs_open", jobs.c.id, sqlite_where=OPEN, postgresql_where=OPEN)
+
+# What a runner holds, by owner: their number is limited.
+HELD = text("status IN ('validating', 'running', 'pausing', 'cancelling')")
+Index("ix_jobs_held", jobs.c.owner, sqlite_where=HELD, postgresql_where=HELD)

@@ -1,6 +1,7 @@
 """`parent_id`: the finished job whose model and curve a selection takes. They stay its own objects: with a result, nothing removes them."""
 
 from compressor.protocol import CURVE
+from service.api.caller import Caller
 from service.api.problems import ArtifactNotFound, JobNotFinished, ParentNotFound
 from service.jobs.job import JobInput
 from service.jobs.repository import JobRepository
@@ -8,13 +9,12 @@ from service.jobs.repository import JobRepository
 PARENT = "parent_id"
 
 
-def inputs_of(parent_id: str, jobs: JobRepository) -> dict[str, JobInput]:
-    """The model of the job `parent_id` and its curve.
+def inputs_of(parent_id: str, jobs: JobRepository, caller: Caller) -> dict[str, JobInput]:
+    """The model of the job `parent_id` and its curve. What is another's is not there.
 
     Raises: ParentNotFound, JobNotFinished, or ArtifactNotFound where it has no curve.
     """
-    # No database takes a NUL in a text.
-    parent = jobs.get(parent_id)
+    parent = jobs.get(parent_id, caller.sees)
     if parent is None:
         raise ParentNotFound(f"There is no job {parent_id[:80]!r}.", param=PARENT, suggestion="GET /v1/jobs lists the jobs.")
     if not parent.finished:

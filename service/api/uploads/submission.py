@@ -49,6 +49,7 @@ PARTS = (KIND, *MODELS, *ROWS, PARENT, CONFIG, METADATA)
 NOT_TAKEN: dict[Kind, tuple[str, ...]] = {"compress": (PARENT,), "inspect": (*ROWS, PARENT), "select": (*MODELS, *ROWS)}
 NEEDED: dict[Kind, tuple[str, ...]] = {"compress": (MODEL, "dataset"), "inspect": (MODEL,), "select": (PARENT,)}
 MAX_TEXT_BYTES = 64 * 1024
+UPLOAD_LIMIT = "BAYESPRESS_MAX_UPLOAD_BYTES, or with a key that may send more"
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,12 @@ async def _read_events(request: Request, max_bytes: int) -> AsyncGenerator[Event
     reader = FormReader(request.headers.get("content-type"))
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large("The body", max_bytes, "body", "BAYESPRESS_MAX_UPLOAD_BYTES")
+        raise _too_large("The body", max_bytes, "body", UPLOAD_LIMIT)
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
         if received > max_bytes:
-            raise _too_large("The body", max_bytes, "body", "BAYESPRESS_MAX_UPLOAD_BYTES")
+            raise _too_large("The body", max_bytes, "body", UPLOAD_LIMIT)
         for event in reader.feed(chunk):
             yield event
     reader.finish()

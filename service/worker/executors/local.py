@@ -33,7 +33,7 @@ class LocalExecutor:
             *(sys.executable, "-m", "service.worker.runner", job_id, str(fence), "--parent", str(os.getpid())),
             *("--trainer", *self._trainer_command),
             stdin=asyncio.subprocess.DEVNULL,
-            env=os.environ | self._settings.to_environment(),
+            env=self._settings.child_environment(),
             # A Ctrl-C in the terminal is for the service, which then ends its runners in order.
             start_new_session=True,
         )

@@ -3,16 +3,22 @@
 import subprocess
 import sys
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from service.jobs.engine import SQLITE_PRAGMAS, create_engine
-from service.jobs.job import JobInput, new_job
-from service.jobs.migrate import upgrade
+from service.jobs.idempotency.repository import IdempotencyRepository, KeyRecord
+from service.jobs.job import LOCAL, Artifact, JobInput, new_job
+from service.jobs.migrate import MIGRATIONS, upgrade
+from service.jobs.quotas.quota import Usage
+from service.jobs.quotas.repository import usage_of
 from service.jobs.repository import JobRepository
 from service.jobs.states import LEASED, Status
 from service.jobs.tables import jobs, metadata
+from service.storage.keys import input_key
 
 
 def test_schema_equals_migrations(engine: Engine) -> None:
@@ -33,29 +39,57 @@ def test_nullability_and_partial_index(engine: Engine) -> None:
     assert {column["name"]: column["nullable"] for column in inspector.get_columns("jobs")} == {
         column.name: column.nullable for column in jobs.columns
     }
-    (index,) = inspector.get_indexes("jobs")
-    assert index["name"] == "ix_jobs_open"
-    (where,) = (condition for option, condition in index["dialect_options"].items() if option.endswith("_where"))
-    assert all(status in str(where) for status in LEASED | {Status.QUEUED})
+    indexes = {index["name"]: index for index in inspector.get_indexes("jobs")}
+    assert set(indexes) == {"ix_jobs_open", "ix_jobs_held", "ix_jobs_owner_id"}
+    for name, statuses in {"ix_jobs_open": LEASED | {Status.QUEUED}, "ix_jobs_held": LEASED}.items():
+        (where,) = (condition for option, condition in indexes[name]["dialect_options"].items() if option.endswith("_where"))
+        assert {status for status in Status if f"'{status}'" in str(where)} == statuses
 
 
 def test_upgrade_twice_changes_nothing(engine: Engine) -> None:
     upgrade(engine)
     with engine.begin() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0005"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0006"]
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
 
 
 def test_jobs_of_an_older_database_are_still_there(engine: Engine) -> None:
     job, repository = new_job(config={}, inputs={"model": JobInput(key="k")}), JobRepository(engine)
     repository.insert(job)
+    downgrade(engine, "0001")
     with engine.begin() as connection:
-        for name in ("parent_id", "metadata", "retry_of", "estimated_finish", "last_event_id"):
-            connection.execute(text(f"ALTER TABLE jobs DROP COLUMN {name}"))
-        for name in ("idempotency_keys", "events"):
-            connection.execute(text(f"DROP TABLE {name}"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0001"]
     upgrade(engine)
     assert repository.get(job.id) == job
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_rows_of_the_time_before_owners_are_local_and_weigh_what_their_files_do(engine: Engine) -> None:
+    queued, repository = new_job(config={}, inputs={}), JobRepository(engine)
+    inputs = {"model": JobInput(key=input_key(queued.id, "model", ".onnx"), bytes=2**33), "dataset": JobInput(ref="file:/x", bytes=9)}
+    artifact = Artifact(name="a", key="k", bytes=5, sha256="00", media_type="x")
+    job = queued.model_copy(update={"inputs": inputs, "artifacts": [artifact]})
+    child = new_job(config={}, parent_id=job.id, inputs={"model": inputs["model"]})
+    for each in (job, child):
+        repository.insert(each)
+    keys = IdempotencyRepository(engine)
+    keys.reserve(LOCAL, "k", "a", 60)
+    keys.reserve("alice", "k", "b", 60)
+    downgrade(engine, "0005")
+    upgrade(engine)
+    assert repository.get(job.id, LOCAL) == job
+    with engine.connect() as connection:
+        assert usage_of(connection, LOCAL) == Usage(2, 2**33 + 5)
+    assert keys.reserve(LOCAL, "k", "c", 60) == KeyRecord("a")
+    assert keys.reserve("alice", "k", "c", 60) == KeyRecord("c")
 
 
 def test_several_processes_upgrade_at_once(database_url: str) -> None:

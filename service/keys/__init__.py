@@ -1,0 +1,1 @@
+"""API keys: who may ask, as whom, for what and how much."""
