@@ -79,7 +79,10 @@ class AddressGuard:
         port = effective_port(url)
         if not 0 < port <= MAX_PORT:
             raise AddressRefused(f"There is no port {port}.")
-        if url.scheme == "http" and not self.may_be_private(url.host, port):
+        may_be_private = self.may_be_private(url.host, port)
+        if not may_be_private and not all(map(is_public, _written_addresses(url.host))):
+            raise AddressRefused(f"{url.host} is no host of the public internet.")
+        if url.scheme == "http" and not may_be_private:
             raise AddressRefused(f"{url.host} may be asked over https: only.")
 
     async def addresses(self, host: str, port: int) -> Sequence[str]:
@@ -90,6 +93,15 @@ class AddressGuard:
         if not self.may_be_private(host, port) and not all(map(is_public, found)):
             raise AddressRefused(f"{host} is no host of the public internet.")
         return found
+
+
+def _written_addresses(host: str) -> list[str]:
+    """What `host` stands for where it is a number in one of the ways of writing an address; nobody is asked for it."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return []
+    return [str(address[0]) for *_, address in found]
 
 
 def effective_port(url: httpx.URL) -> int:

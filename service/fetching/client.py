@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Self
 
@@ -26,13 +27,15 @@ def guarded_client(
 ) -> httpx.AsyncClient:
     """A client for URLs that others have named; `private_hosts` are those of the setting `reference_hosts` or the like.
 
-    It follows no redirects, goes by no proxy and reads no .netrc. Certificates are checked against those that the system trusts.
+    It follows no redirects, keeps no cookies, goes by no proxy and reads no .netrc. It trusts the certificates that
+    the system trusts.
 
     Raises, beside httpx.HTTPError: AddressRefused, for every request to a host that may not be asked.
     """
     transport = GuardedTransport(AddressGuard(private_hosts, resolve), tls or ssl.create_default_context())
     timeout = httpx.Timeout(idle_s, connect=connect_s)
-    return httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False, follow_redirects=False)
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.AsyncClient(transport=transport, timeout=timeout, cookies=no_cookies, trust_env=False, follow_redirects=False)
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):

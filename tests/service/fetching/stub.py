@@ -63,8 +63,11 @@ def answering(answer: Callable[[Request], Answer], tls: ssl.SSLContext | None = 
     class Server(http.server.ThreadingHTTPServer):
         def finish_request(self, request: Any, client_address: Any) -> None:
             stub.connections += 1
-            with suppress(ssl.SSLError, ConnectionError), tls.wrap_socket(request, server_side=True) if tls else nullcontext(request) as taken:
+            with suppress(ssl.SSLError, ConnectionError), taking(request) as taken:
                 super().finish_request(taken, client_address)
+
+    def taking(request: Any) -> Any:
+        return tls.wrap_socket(request, server_side=True) if tls else nullcontext(request)
 
     if tls:
         tls.sni_callback = lambda _socket, name, _context: stub.server_names.append(name)
