@@ -17,7 +17,7 @@ from rich.console import Console
 from compressor.config import CompressionConfig
 from compressor.errors import ClientError, CompressionError, InvalidConfig, InvalidModel, Problem, error_classes
 from compressor.protocol import ARTIFACTS, TRAINER_INPUT, ExitCode, OnProgress, Progress, TrainerInput
-from service.api.uploads.model_kinds import ModelFileSkimmer
+from service.framing.model_kinds import ModelFileSkimmer
 from service.summary import ProgressDisplay, print_problem
 from service.worker.trainer_process import Limits, Outcome, TrainerProcess
 

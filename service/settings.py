@@ -9,10 +9,14 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.references import Scheme
+
 ENV_PREFIX = "BAYESPRESS_"
 MIB = 1024 * 1024
 # Which no child process gets.
 SECRETS = frozenset({"admin_key"})
+# Settings that are names, separated by commas in the environment.
+NAMES = ("allowed_hosts", "reference_schemes", "reference_hosts", "s3_buckets")
 
 
 class Settings(BaseSettings):
@@ -51,6 +55,25 @@ class Settings(BaseSettings):
     max_model_bytes: int = Field(default=512 * MIB, ge=1, description="Largest model file.")
     max_upload_bytes: int = Field(default=2048 * MIB, ge=1, description="Largest request body: model and data together.")
 
+    # What a request may name instead of sending it
+    reference_schemes: Annotated[tuple[Scheme, ...], NoDecode] = Field(
+        default=("builtin", "file", "id"),
+        description="Kinds of references that are on, of builtin, id, file, https, s3, hf. With the last three the service fetches files.",
+    )
+    reference_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Hosts, as URLs have them, perhaps with a port, that references may lead to although their addresses are private, also "
+        "over http:. None by default: public addresses alone, over https:. (The names of this service itself are ALLOWED_HOSTS.)",
+    )
+    reference_timeout_s: float = Field(default=1800.0, gt=0.0, description="Longest time that fetching one file may take.")
+    s3_buckets: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Buckets that s3://BUCKET/KEY may name. None by default. Credentials are the usual AWS_... variables."
+    )
+    s3_endpoint: str | None = Field(default=None, description="URL of an S3 service that is not Amazon's; http: is taken.")
+    s3_region: str | None = Field(default=None, description="Region of the buckets. Unset: AWS_REGION, or us-east-1.")
+    hf_endpoint: str = Field(default="https://huggingface.co", description="Where hf:// leads: the hub, or a mirror with the same paths.")
+    hf_token: SecretStr | None = Field(default=None, description="Token for hf://, sent to the endpoint itself and to no other host.")
+
     idempotency_ttl_s: float = Field(default=86400.0, gt=0.0, description="An Idempotency-Key is remembered for so long.")
 
     # The worker
@@ -70,7 +93,7 @@ class Settings(BaseSettings):
     def _split_folders(cls, value: Any) -> Any:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator(*NAMES, mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return tuple(name.strip().lower() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
@@ -103,11 +126,11 @@ class Settings(BaseSettings):
         return self
 
     def to_environment(self) -> dict[str, str]:
-        """The variables that give a child process the same settings, but for secrets."""
-        separators = {"data_roots": os.pathsep, "allowed_hosts": ","}
+        """The variables that give a child process the same settings, but for what only we need."""
+        separators = {"data_roots": os.pathsep} | dict.fromkeys(NAMES, ",")
         values = {name: value for name, value in self.model_dump(exclude_none=True).items() if name not in SECRETS}
         return {
-            f"{ENV_PREFIX}{name.upper()}": separators[name].join(map(str, value)) if name in separators else str(value)
+            f"{ENV_PREFIX}{name.upper()}": separators[name].join(map(str, value)) if name in separators else _to_text(value)
             for name, value in values.items()
         }
 
@@ -139,3 +162,7 @@ class Settings(BaseSettings):
     def work_root(self) -> Path:
         """Folder of the runners' work directories."""
         return self.home / "work"
+
+
+def _to_text(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

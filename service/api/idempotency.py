@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from service.api.problems import IdempotencyKeyInUse, IdempotencyKeyReused
 from service.api.uploads.submission import Submission
 from service.jobs.idempotency.repository import IdempotencyRepository, KeyRecord
+from service.jobs.job import JobInput
 from service.settings import Settings
 
 HEADER = "Idempotency-Key"
@@ -66,9 +67,14 @@ def fingerprint_of(submission: Submission) -> str:
         "config": submission.config.model_dump(mode="json", exclude_defaults=True),
         "metadata": submission.metadata,
         "parent_id": submission.parent_id,
-        "inputs": {name: given.ref or given.sha256 for name, given in submission.inputs.items()},
+        "inputs": {name: _identity(given) for name, given in submission.inputs.items()},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(given: JobInput) -> str | None:
+    """Of a reference to elsewhere also the sha256 that it asks for; nobody knows yet what lies there."""
+    return f"{given.ref} {given.sha256}" if given.ref and given.sha256 else given.ref or given.sha256
 
 
 def check_same(first: KeyRecord, fingerprint: str) -> None:

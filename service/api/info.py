@@ -11,8 +11,9 @@ from service.api.caller import CallerDep
 from service.api.dependencies import ServicesDep
 from service.api.problems import document
 from service.api.schemas import Formats, Info, Limits, OpsetRange
-from service.api.uploads.framing import NPZ, PARQUET
 from service.devices import Device, find_devices
+from service.fetching.sources import open_schemes
+from service.framing.skimmers import NPZ, PARQUET
 from service.settings import Settings
 
 router = APIRouter(prefix="/v1/info", tags=["description"])
@@ -29,7 +30,7 @@ def to_info(settings: Settings, devices: list[Device]) -> Info:
         version=__version__,
         kinds=list(get_args(Kind.__value__)),
         devices=devices,
-        reference_schemes=["builtin", "file"] if settings.data_roots else ["builtin"],
+        reference_schemes=open_schemes(settings),
         opset=OpsetRange(min=MIN_OPSET, max=MAX_OPSET),
         formats=Formats(model=[".onnx", WEIGHTS_SUFFIX], dataset=[PARQUET, NPZ], delivered=list(get_args(Format.__value__))),
         limits=Limits.model_validate(settings, from_attributes=True),

@@ -39,7 +39,7 @@
     ├── OriginNotAllowed          403
     └── NotReady                  503
 
-The library's own errors (`compressor.errors`) and that of `service.data_roots` keep their codes, and what nobody
+The library's own errors (`compressor.errors`) and those of `service.data_roots` and `service.fetching` keep their codes, and what nobody
 expected is `internal_error`. `raised_errors` is the one table of them, which the README and openapi.json are written from.
 """
 
@@ -57,6 +57,7 @@ from starlette.routing import Match
 from compressor.errors import CompressionError, DatasetError, ModelError, Problem, error_classes
 from service.api.request_id import request_id
 from service.data_roots import DatasetRefNotAllowed, ModelRefNotAllowed
+from service.fetching.errors import DigestMismatch, ReferenceRefused, ReferenceTooLarge, ReferenceUnreachable
 from service.jobs.quotas.quota import QuotaReached
 
 MEDIA_TYPE = "application/problem+json"
@@ -241,7 +242,8 @@ def raised_errors() -> list[type[CompressionError] | type[ApiError]]:
     """Every error that a client can meet: the library's, then those of the service."""
     # The two only hold their subclasses together.
     library = [cls for cls in error_classes() if cls.__module__ == "compressor.errors" and cls not in {ModelError, DatasetError}]
-    return [*library, ModelRefNotAllowed, DatasetRefNotAllowed, *ApiError.__subclasses__()]
+    fetching = [ReferenceRefused, ReferenceUnreachable, ReferenceTooLarge, DigestMismatch]
+    return [*library, ModelRefNotAllowed, DatasetRefNotAllowed, *fetching, *ApiError.__subclasses__()]
 
 
 def make_problem(status: int, code: str, title: str, detail: str, param: str | None = None, suggestion: str | None = None) -> Problem:

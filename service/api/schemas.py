@@ -4,26 +4,24 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, RootModel
-from typing_extensions import TypeAliasType
 
 from compressor.config import CompressionConfig, Format
 from compressor.errors import Problem
 from compressor.protocol import Kind
 from service.devices import Device
 from service.jobs.events.event import Event, EventType, Level
-from service.jobs.job import Job
+from service.jobs.job import Job, JobInput
 from service.jobs.states import Status
-
-Scheme = TypeAliasType("Scheme", Literal["builtin", "file"])
+from service.references import Scheme, to_shown
 
 
 class InputView(BaseModel):
     """One input of a job: a file that was sent, or a reference."""
 
     filename: str | None = Field(description="as the client named it")
-    ref: str | None
+    ref: str | None = Field(description="the reference, without the query of a URL")
     bytes: int | None
-    sha256: str | None
+    sha256: str | None = Field(description="of what was sent or fetched; of a file that is still to be fetched the one that it must have")
 
 
 class Links(BaseModel):
@@ -153,7 +151,9 @@ class Info(BaseModel):
     version: str
     kinds: list[Kind]
     devices: list[Device] = Field(description="of the machine that answers; empty where it runs no jobs itself")
-    reference_schemes: list[Scheme] = Field(description="of references, before the colon; file where a data root is open")
+    reference_schemes: list[Scheme] = Field(
+        description="of references, before the colon, that are on; https takes http for hosts that the settings name"
+    )
     opset: OpsetRange
     formats: Formats
     limits: Limits
@@ -179,7 +179,11 @@ def to_job_view(job: Job) -> JobView:
 
 
 def _to_input_views(job: Job) -> dict[str, InputView]:
-    return {name: InputView(**given.model_dump(exclude={"key"})) for name, given in job.inputs.items()}
+    return {name: _to_input_view(given) for name, given in job.inputs.items()}
+
+
+def _to_input_view(given: JobInput) -> InputView:
+    return InputView(**given.model_dump(exclude={"key", "ref"}), ref=given.ref and to_shown(given.ref))
 
 
 def to_event_view(event: Event) -> EventView:

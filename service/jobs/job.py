@@ -18,7 +18,10 @@ LOCAL = "local"
 
 
 class JobInput(BaseModel):
-    """One input file: an object of the store (`key`), or a reference that the API has already checked (`ref`)."""
+    """One input file: an object of the store (`key`), or a reference that the API has already checked (`ref`).
+
+    A reference to elsewhere gets a key when its file has been fetched. Until then `sha256` is the one that the file must have, if any.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,9 +32,9 @@ class JobInput(BaseModel):
     sha256: str | None = None
 
     @model_validator(mode="after")
-    def _one_source(self) -> "JobInput":
-        if (self.key is None) == (self.ref is None):
-            raise ValueError("an input has either a key or a ref")
+    def _has_source(self) -> "JobInput":
+        if self.key is None and self.ref is None:
+            raise ValueError("an input has a key or a ref")
         return self
 
 

@@ -12,7 +12,7 @@ from compressor.protocol import Kind, Progress
 from service.jobs.clock import DatabaseClock, utc_now
 from service.jobs.events.event import NewEvent, status_event
 from service.jobs.events.repository import append_events, delete_events
-from service.jobs.job import Artifact, Job
+from service.jobs.job import Artifact, Job, JobInput
 from service.jobs.quotas.quota import NO_QUOTAS, Quotas, check_room
 from service.jobs.quotas.repository import check_inserted, has_slot, is_within_slots, lock_owner, usage_of
 from service.jobs.states import LEASED, RESUMABLE, TERMINAL, Status, sources
@@ -277,6 +277,13 @@ class JobRepository:
             estimated_finish=None if progress.eta_s is None else self._now(min(progress.eta_s, MAX_ETA_S)),
             **progress.model_dump(include={"phase", "progress", "eta_s", "metrics"}),
         )
+
+    def add_events(self, job_id: str, fence: int, new: Sequence[NewEvent]) -> bool:
+        return self._write(_owned(job_id, fence, LEASED), new)
+
+    def record_inputs(self, job_id: str, fence: int, inputs: Mapping[str, JobInput]) -> bool:
+        """What the inputs are, now that one more has been fetched: a later attempt takes the same bytes."""
+        return self._write(_owned(job_id, fence, LEASED), inputs={name: given.model_dump(mode="json") for name, given in inputs.items()})
 
     def finish(
         self,

@@ -1,6 +1,7 @@
 """The layout of keys in the object store.
 
     jobs/<job>/inputs/<name><suffix>                what the client sent: model, dataset, validation, test; a retry has copies of its own
+    jobs/<job>/inputs/<name>.<fence><suffix>        what an attempt has fetched for a reference; it counts once the job's row names it
     jobs/<job>/<fence>/checkpoint.safetensors       what an attempt saves; a later attempt resumes from the highest fence
     jobs/<job>/<fence>/artifacts/<name>             what an attempt delivers
 
@@ -37,6 +38,10 @@ def input_prefix(job_id: str) -> str:
 
 def input_key(job_id: str, name: str, suffix: str) -> str:
     return f"{input_prefix(job_id)}/{_segment(name + suffix)}"
+
+
+def fetched_key(job_id: str, fence: int, name: str, suffix: str) -> str:
+    return input_key(job_id, f"{name}.{fence:d}", suffix)
 
 
 def checkpoint_key(job_id: str, fence: int) -> str:

@@ -37,9 +37,10 @@ class LeaseHolder:
         self._unwritten: tuple[Progress, str] | None = None
         self._events: list[NewEvent] = []
         self._phase: str | None = None
+        self._flushing = asyncio.Lock()
 
     def note(self, level: Level, message: str) -> None:
-        """A message among the job's events, written with the next report or with what the attempt leaves."""
+        """A message among the job's events, written with the next poll or with what the attempt leaves."""
         self._events.append(NewEvent(level=level, type="message", message=message))
 
     def report(self, progress: Progress, log_tail: str) -> None:
@@ -87,12 +88,19 @@ class LeaseHolder:
         return [event for event in self._events if event.type != "status"]
 
     async def flush(self) -> None:
-        """Writes the last report; where that fails, it is still there for the next time."""
-        report = self._unwritten
-        if report is None:
+        """Writes the last report and the events; where that fails, they are still there for the next time."""
+        async with self._flushing:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        report, events = self._unwritten, tuple(self._events)
+        if report is not None:
+            written = await asyncio.to_thread(self._repository.update_progress, self._job_id, self._fence, *report, events)
+        elif events:
+            written = await asyncio.to_thread(self._repository.add_events, self._job_id, self._fence, events)
+        else:
             return
-        events = tuple(self._events)
-        if await asyncio.to_thread(self._repository.update_progress, self._job_id, self._fence, *report, events):
+        if written:
             del self._events[: len(events)]
         # Unless a newer one has come meanwhile.
         if self._unwritten is report:

@@ -7,11 +7,14 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from compressor.errors import CompressionError, Problem
 from compressor.protocol import CHECKPOINT, CheckpointSaved, Progress
+from service.fetching.errors import ReferenceUnreachable
+from service.fetching.fetcher import Fetcher
 from service.jobs.engine import create_engine
 from service.jobs.job import Artifact, Job
 from service.jobs.repository import JobRepository
@@ -22,6 +25,7 @@ from service.worker import files
 from service.worker.home import OWNER, remove_workdir, workdir
 from service.worker.lease import LeaseEnd, LeaseHolder
 from service.worker.processes import die_with, process_token
+from service.worker.references import fetch_references
 from service.worker.trainer_process import TRAINER_COMMAND, Limits, Outcome, TrainerProcess
 
 logger = logging.getLogger(__name__)
@@ -73,18 +77,24 @@ class Runner:
         try:
             self._folder.mkdir(parents=True)
             (self._folder / OWNER).write_text(self._process)
+            self._job = await self._fetch_references()
             resumed_from = await asyncio.to_thread(files.fetch, self._job, self._store, self._folder, self._settings.data_roots)
             if resumed_from is not None:
                 self._lease.note("info", f"Goes on from the checkpoint of attempt {resumed_from}.")
             outcome, log_tail = await self._train()
             return await self._to_ending(outcome, log_tail)
         except CompressionError as error:
-            return Ending(Status.FAILED, error=error.to_problem())
+            transient = isinstance(error, ReferenceUnreachable) and error.transient
+            return Ending(Status.FAILED, error=error.to_problem(), transient=transient)
         except Exception as error:
             # Disk full, store away, a bug: the job must not be lost for it, and it ends when all attempts have failed so.
             logger.exception("%s: the attempt failed", self._job.id)
             problem = CompressionError(f"The worker failed: {error}", suggestion="See the worker's log.").to_problem()
             return Ending(Status.FAILED, error=problem, transient=True)
+
+    async def _fetch_references(self) -> Job:
+        fetcher, note = Fetcher(self._settings), partial(self._lease.note, "info")
+        return await fetch_references(self._job, self._store, self._folder, fetcher, self._repository, note)
 
     async def _train(self) -> tuple[Outcome, str]:
         settings = self._settings

@@ -1,4 +1,4 @@
-"""`model_ref`, `dataset_ref` and the like: files that the service already has. Checked at once."""
+"""`model_ref`, `dataset_ref` and the like: files that the service has, which are checked at once, or that a runner will fetch."""
 
 import os
 import stat
@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import IO
 
 from service.api.problems import ApiError, InvalidDatasetRef, InvalidModelRef, PayloadTooLarge
-from service.api.uploads.framing import TAIL_BYTES, DatasetSkimmer, Skimmer
-from service.api.uploads.model_kinds import ModelFileSkimmer
-from service.data_roots import BUILTIN, FILE_SCHEME, MODEL_REF, resolve, suggest
+from service.data_roots import BUILTIN, FILE_SCHEME, MODEL_REF, DatasetRefNotAllowed, ModelRefNotAllowed, resolve, suggest
+from service.fetching.address import AddressRefused
+from service.fetching.sources import S3Source, open_schemes, to_source
+from service.framing.model_kinds import ModelFileSkimmer
+from service.framing.skimmers import TAIL_BYTES, DatasetSkimmer, Skimmer
 from service.jobs.job import JobInput
+from service.references import SCHEMES, Reference, parse
 from service.settings import Settings
 
 _CHUNK_BYTES = 1024 * 1024
@@ -21,6 +24,14 @@ def check_reference(text: str, param: str, settings: Settings) -> JobInput:
     Raises: InvalidModelRef, ModelRefNotAllowed, or InvalidModel and PayloadTooLarge where a file under a data root is no model to take;
         of datasets InvalidDatasetRef, DatasetRefNotAllowed, InvalidDataset.
     """
+    try:
+        reference = parse(text)
+    except ValueError as error:
+        raise _refusal(str(error), param) from None
+    if reference.remote:
+        return _check_remote(reference, param, settings)
+    if reference.scheme in SCHEMES and reference.scheme not in settings.reference_schemes:
+        raise _not_allowed(f"{reference.scheme}: references are off here.", param, settings)
     if text in BUILTIN and param != MODEL_REF:
         if param != "dataset_ref":
             detail = f"{text} is a whole dataset and cannot be a part of one."
@@ -31,6 +42,24 @@ def check_reference(text: str, param: str, settings: Settings) -> JobInput:
         return JobInput(ref=f"{FILE_SCHEME}{path}", filename=path.name, bytes=_check_file(path, param, settings))
     shown = text if len(text) <= 80 else text[:77] + "..."
     raise _refusal(f"{shown!r} is no reference.", param)
+
+
+def _check_remote(reference: Reference, param: str, settings: Settings) -> JobInput:
+    """What can be said without asking anybody; the rest is the runner's."""
+    try:
+        source = to_source(reference, settings)
+    except AddressRefused as error:
+        raise _not_allowed(str(error), param, settings) from None
+    except ValueError as error:
+        raise _refusal(str(error), param) from None
+    path = source.key if isinstance(source, S3Source) else source.url.path
+    return JobInput(ref=reference.text, filename=path.rpartition("/")[2] or None, sha256=reference.sha256)
+
+
+def _not_allowed(detail: str, param: str, settings: Settings) -> ModelRefNotAllowed | DatasetRefNotAllowed:
+    refusal = ModelRefNotAllowed if param == MODEL_REF else DatasetRefNotAllowed
+    schemes = ", ".join(f"{scheme}:" for scheme in open_schemes(settings))
+    return refusal(detail, param=param, suggestion=f"On are {schemes or 'none'}; or send the file. BAYESPRESS_REFERENCE_... open more.")
 
 
 def _read_path(text: str, param: str, settings: Settings) -> Path:

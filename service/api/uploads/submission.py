@@ -25,13 +25,13 @@ from service.api.problems import (
     UnknownPart,
 )
 from service.api.uploads import json_body
-from service.api.uploads.framing import DatasetSkimmer, Skimmer
 from service.api.uploads.metadata import METADATA, parse_metadata
-from service.api.uploads.model_kinds import ModelFileSkimmer
 from service.api.uploads.multipart import Event, FormReader, PartEnd, PartStart
 from service.api.uploads.parents import PARENT
 from service.api.uploads.references import check_reference
 from service.data_roots import MODEL_REF
+from service.framing.model_kinds import ModelFileSkimmer
+from service.framing.skimmers import DatasetSkimmer, Skimmer
 from service.jobs.job import JobInput
 from service.settings import Settings
 from service.storage.keys import input_key, job_prefix

@@ -8,7 +8,7 @@ import re
 from typing import Protocol
 
 from compressor.errors import InvalidDataset, InvalidModel
-from service.api.uploads.signatures import describe_start
+from service.framing.signatures import describe_start
 
 HEAD_BYTES = 512
 MAX_FIELDS = 100_000

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressor.errors import CompressionError
-from service.api.uploads.framing import MODEL_FIELDS, REQUIRED_FIELDS, DatasetSkimmer, ModelSkimmer, Skimmer
+from service.framing.skimmers import MODEL_FIELDS, REQUIRED_FIELDS, DatasetSkimmer, ModelSkimmer, Skimmer
 from tests.service.api.sample_files import MODEL, NPZ_FILE, PARQUET_FILE
 
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 
-from service.api.uploads.model_kinds import ModelFileSkimmer
+from service.framing.model_kinds import ModelFileSkimmer
 from tests.service.api.sample_files import MODEL
-from tests.service.api.uploads.test_framing import skim
+from tests.service.framing.test_skimmers import skim
 
 
 def weights(tensors: dict[str, int], **changes: object) -> bytes:

@@ -5,7 +5,7 @@ from typing import Any
 
 from compressor.config import WEIGHTS_SUFFIX
 from compressor.errors import InvalidModel
-from service.api.uploads.framing import ModelSkimmer, Skimmer
+from service.framing.skimmers import ModelSkimmer, Skimmer
 
 SAVE_WEIGHTS = "Save the weights with safetensors.torch.save_file(model.state_dict(), path), or send an ONNX file."
 
