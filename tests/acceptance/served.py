@@ -25,6 +25,10 @@ class Served:
         self.process.send_signal(number)
         return self.process.wait(timeout=20)
 
+    def log(self) -> str:
+        """What it has written to stderr."""
+        return self.home.with_name(f"{self.home.name}.log").read_text()
+
     def files(self) -> list[str]:
         """All files under the store's folder, those of unfinished uploads included."""
         return [f"{folder}/{name}" for folder, _, names in os.walk(self.home / "store") for name in names]
@@ -47,9 +51,9 @@ def served(home: Path, *options: str, variables: Mapping[str, str] | None = None
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            match = re.fullmatch(r"Bayespress listens on (http://127\.0\.0\.1:\d+)\n", line)
+            match = re.fullmatch(r"Bayespress listens on http://[0-9.]+:(\d+)\n", line)
             assert match, f"{line!r}; {log.read_text()}"
-            with httpx.Client(base_url=match[1], timeout=30) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{match[1]}", timeout=30) as client:
                 yield Served(process, client, home)
         finally:
             process.kill()

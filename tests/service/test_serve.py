@@ -1,19 +1,42 @@
-"""A service that cannot start says why, before it has touched anything."""
+"""A service that cannot start says why."""
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from service.jobs.clock import utc_now
+from service.jobs.engine import create_engine
+from service.jobs.migrate import upgrade
+from service.keys.key import ApiKey, Scope, draw_key
+from service.keys.repository import KeyRepository
 from service.serve import CannotServe, read_settings, run
 from service.settings import Settings
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", ""])  # noqa: S104  the refused ones
-def test_it_listens_on_loopback_only(tmp_path: Path, host: str) -> None:
-    with pytest.raises(CannotServe, match="not a loopback address"):
-        run(Settings(home=tmp_path / "home", host=host))
-    assert not (tmp_path / "home").exists()
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])  # noqa: S104  the refused ones
+@pytest.mark.parametrize("state", ["no key", "revoked", "expired"])
+def test_beyond_loopback_it_needs_a_key_that_lets_somebody_in(tmp_path: Path, host: str, state: str) -> None:
+    settings = Settings(home=tmp_path, host=host, port=0)
+    if state != "no key":
+        insert_key(settings, **{"revoked_at" if state == "revoked" else "expires_at": utc_now()})
+    with pytest.raises(CannotServe, match="every request needs a key, and there is none") as refusal:
+        run(settings)
+    assert all(way in str(refusal.value) for way in ("bayespress keys create", "BAYESPRESS_ADMIN_KEY", "127.0.0.1"))
+
+
+def test_on_loopback_it_needs_one_where_it_is_told_to(tmp_path: Path) -> None:
+    with pytest.raises(CannotServe, match="BAYESPRESS_REQUIRE_KEYS is set"):
+        run(Settings(home=tmp_path, port=0, require_keys=True))
+
+
+def insert_key(settings: Settings, **values: Any) -> None:
+    engine = create_engine(settings.database)
+    upgrade(engine)
+    drawn = draw_key()
+    KeyRepository(engine).insert(ApiKey(drawn.id, "alice", "", Scope.READ, drawn.digest, utc_now(), **values))
+    engine.dispose()
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
@@ -18,10 +19,13 @@ from service.app import create_app
 from service.jobs.engine import create_engine
 from service.jobs.events.event import Event
 from service.jobs.events.repository import EventRepository
-from service.jobs.job import Artifact, Job, JobInput, new_job
+from service.jobs.job import LOCAL, Artifact, Job, JobInput, new_job
 from service.jobs.migrate import upgrade
+from service.jobs.quotas.quota import NO_QUOTAS, Quotas
 from service.jobs.repository import JobRepository
 from service.jobs.states import Status
+from service.keys.key import ApiKey, Scope, draw_key
+from service.keys.repository import KeyRepository
 from service.settings import Settings
 from service.storage.keys import artifact_key
 from service.storage.store import ObjectStore
@@ -46,9 +50,16 @@ class LiveService:
     def events_of(self, job_id: str) -> list[Event]:
         return EventRepository(self.jobs.engine).page(job_id, 0, 1000)
 
-    def insert_finished(self, status: Status, files: dict[str, bytes], kind: Kind = "compress") -> Job:
+    def make_key(self, owner: str, scope: Scope = Scope.SUBMIT, quotas: Quotas = NO_QUOTAS, **values: Any) -> str:
+        """The text of a new key."""
+        drawn = draw_key()
+        key = ApiKey(drawn.id, owner, "", scope, drawn.digest, datetime.now(UTC), quotas)
+        KeyRepository(self.jobs.engine).insert(dataclasses.replace(key, **values))
+        return drawn.reveal()
+
+    def insert_finished(self, status: Status, files: dict[str, bytes], kind: Kind = "compress", owner: str = LOCAL) -> Job:
         """A job that has ended with these artifacts."""
-        queued = new_job(kind=kind, config={}, inputs={"model": JobInput(key="k"), "dataset": JobInput(ref="builtin:digits")})
+        queued = new_job(owner=owner, kind=kind, config={}, inputs={"model": JobInput(key="k"), "dataset": JobInput(ref="builtin:digits")})
         artifacts = []
         for name, data in files.items():
             key = artifact_key(queued.id, 1, name)
