@@ -71,6 +71,8 @@ class _Transfer:
                     self._receiver.take(chunk)
         except AddressRefused as error:
             raise refused(self._receiver.wanted, str(error)) from error
+        except httpx.InvalidURL as error:
+            raise self._refuse_location() from error
         except httpx.TransportError as error:
             if _is_about_location(error):
                 raise self._refuse_location() from error
@@ -162,7 +164,7 @@ def _describe(error: httpx.TransportError) -> str:
 
 
 def _is_about_location(error: httpx.TransportError) -> bool:
-    """httpx reads the header Location itself, and says so with an error that has no other below it; those of the connection have one."""
+    """httpx reads the header Location too, with this or InvalidURL; the errors of the connection have others below them."""
     return isinstance(error, httpx.RemoteProtocolError) and error.__cause__ is None
 
 

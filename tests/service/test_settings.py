@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from service.settings import Settings
 
@@ -29,13 +29,20 @@ def test_every_field_survives_the_environment(tmp_path: Path, monkeypatch: pytes
         renew_s=0.5,
         trainer_memory_bytes=10**9,
         database_url="sqlite:///x",
+        reference_schemes=("builtin", "https", "hf", "s3"),
+        reference_hosts=("minio.internal:9000", "[::1]"),
+        s3_buckets=("models",),
+        hf_token=SecretStr("hf_secret"),
     )
+    assert "hf_secret" not in repr(settings)
     for name, value in settings.to_environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
 
 
-@pytest.mark.parametrize("values", [{"port": 70000}, {"lease_s": 1.0, "renew_s": 2.0}, {"workers": -1}, {"hmoe": "x"}])
+@pytest.mark.parametrize(
+    "values", [{"port": 70000}, {"lease_s": 1.0, "renew_s": 2.0}, {"workers": -1}, {"reference_schemes": "ftp"}, {"hmoe": "x"}]
+)
 def test_a_wrong_value_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Settings.model_validate(values)
