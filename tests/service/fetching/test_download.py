@@ -134,8 +134,7 @@ def test_a_name_that_a_redirect_names_is_resolved_and_looked_at(fetching: Fetchi
 
     with answering(always(302, location="https://innocent.example/")) as stub:
         error = fetching.fails(ReferenceRefused, stub.url, resolve=resolve)
-    assert "innocent.example" in error.detail
-    assert "10.20" not in error.detail
+    assert not any(text in error.detail for text in ("10.20", "innocent"))
 
 
 def test_a_loop_of_redirects_ends(fetching: Fetching) -> None:
