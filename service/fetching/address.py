@@ -5,6 +5,7 @@ which could lead elsewhere by then. `2130706433`, `0x7f.1` or `localhost` are na
 """
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
@@ -21,6 +22,8 @@ NEVER_PUBLIC = tuple(
     ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 )
 MAX_PORT = 65535
+# A name, or what may be an address; names in other scripts have come to this form already. No zone (%eth0): it is of a link alone.
+_HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}", re.ASCII)
 
 
 class AddressRefused(Exception):
@@ -72,8 +75,8 @@ class AddressGuard:
 
     def check_url(self, url: httpx.URL) -> None:
         """What can be said of a URL before anybody is asked. Raises AddressRefused."""
-        if url.scheme not in {"http", "https"} or not url.host:
-            raise AddressRefused("It is no https: URL with a host.")
+        if url.scheme not in {"http", "https"} or not _HOST.fullmatch(url.host):
+            raise AddressRefused("It is no https: URL with the name or the address of a host.")
         if url.userinfo:
             raise AddressRefused("A URL with a user name or a password is not taken.")
         port = effective_port(url)

@@ -1,6 +1,7 @@
 """`guarded_client`: an httpx client that connects only to where the address guard lets it. Built on public interfaces alone."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ import httpcore
 import httpx
 
 from service.fetching.address import AddressGuard, Resolver, resolve_by_system
+
+# httpx logs whole URLs, and their queries may hold signatures.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 CONNECT_S = 10.0
 IDLE_S = 30.0

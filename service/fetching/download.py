@@ -62,6 +62,7 @@ class _Transfer:
         self._source = source
         self._receiver = receiver
         self._etag: str | None = None
+        self._redirected = False
 
     async def run(self) -> None:
         try:
@@ -70,7 +71,11 @@ class _Transfer:
                 async for chunk in answer.aiter_raw():
                     self._receiver.take(chunk)
         except AddressRefused as error:
-            raise refused(self._receiver.wanted, str(error)) from error
+            # Where a host that was named sends on to is its own business.
+            detail = "It redirects to where the service does not go." if self._redirected else str(error)
+            raise refused(self._receiver.wanted, detail) from error
+        except httpx.InvalidURL as error:
+            raise self._refuse_location() from error
         except httpx.TransportError as error:
             if _is_about_location(error):
                 raise self._refuse_location() from error
@@ -81,7 +86,7 @@ class _Transfer:
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[httpx.Response]:
         """The answer behind all redirects."""
-        url = self._source.url
+        url, self._redirected = self._source.url, False
         for _ in range(MAX_REDIRECTS + 1):
             request = self._client.build_request("GET", url, headers=HEADERS | self._resumption() | self._source.headers_for(url))
             answer = await self._client.send(request, stream=True)
@@ -89,7 +94,7 @@ class _Transfer:
                 if not answer.has_redirect_location:
                     yield answer
                     return
-                url = self._follow(url, answer.headers["location"])
+                url, self._redirected = self._follow(url, answer.headers["location"]), True
             finally:
                 await answer.aclose()
         raise refused(self._receiver.wanted, f"It redirects more than {MAX_REDIRECTS} times.")
@@ -162,7 +167,7 @@ def _describe(error: httpx.TransportError) -> str:
 
 
 def _is_about_location(error: httpx.TransportError) -> bool:
-    """httpx reads the header Location itself, and says so with an error that has no other below it; those of the connection have one."""
+    """httpx reads the header Location too, with this or InvalidURL; the errors of the connection have others below them."""
     return isinstance(error, httpx.RemoteProtocolError) and error.__cause__ is None
 
 

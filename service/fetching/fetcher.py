@@ -54,7 +54,9 @@ class Fetcher:
         if isinstance(source, S3Source):
             await self._read_bucket(source, receiver)
             return
-        async with guarded_client(self._settings.reference_hosts, resolve=self._resolve, tls=self._tls) as client:
+        # The certificates of a whole system take a moment to load, in which nobody would renew the lease.
+        tls = self._tls or await asyncio.to_thread(ssl.create_default_context)
+        async with guarded_client(self._settings.reference_hosts, resolve=self._resolve, tls=tls) as client:
             await download(client, source, receiver, self._pause)
 
     async def _read_bucket(self, source: S3Source, receiver: Receiver) -> None:

@@ -10,7 +10,8 @@ from obstore.store import S3Store
 from service.storage.store import CHUNK_BYTES
 
 if TYPE_CHECKING:
-    # The stubs have this class; the module has not.
+    # The stubs have these; the modules have not.
+    from obstore import GetResult
     from obstore.store import S3Config
 
 # Of each the module has a class and the store may raise the built-in one.
@@ -51,7 +52,7 @@ class Bucket:
         return result.meta["size"], _chunks(result)
 
 
-async def _chunks(result: obstore.GetResult) -> AsyncIterator[bytes]:
+async def _chunks(result: "GetResult") -> AsyncIterator[bytes]:
     try:
         async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
             yield bytes(chunk)

@@ -130,7 +130,7 @@ def test_the_schema_of_a_configuration_has_a_strong_etag(service: LiveService) -
 
 def test_info_says_what_the_settings_say(service: LiveService) -> None:
     info = Info.model_validate_json(service.client.get("/v1/info").content)
-    assert (info.version, info.kinds, info.reference_schemes) == (__version__, ["compress", "inspect", "select"], ["builtin", "file"])
+    assert (info.version, info.kinds, info.reference_schemes) == (__version__, ["compress", "inspect", "select"], ["builtin", "id", "file"])
     limits = info.limits.model_dump()
     assert limits == {name: getattr(service.settings, name) for name in limits}
     assert info.devices[0] == "cpu"  # torch is here
@@ -138,7 +138,7 @@ def test_info_says_what_the_settings_say(service: LiveService) -> None:
 
 def test_info_names_file_only_where_a_data_root_is_open(tmp_path: Path) -> None:
     with serving(service_settings(tmp_path / "home")) as live:
-        assert live.client.get("/v1/info").json()["reference_schemes"] == ["builtin"]
+        assert live.client.get("/v1/info").json()["reference_schemes"] == ["builtin", "id"]
 
 
 def test_formats_of_info_are_those_that_are_taken(service: LiveService) -> None:

@@ -146,6 +146,7 @@ def test_named_hosts_may_be_private_as_they_are_written(host: str, port: int, ex
         "http://example.org/", "ftp://example.org/", "//example.org/", "https:///x", "https://user@example.org/", "https://u:p@example.org/",
         "https://example.org:0/", "https://example.org:70000/", "http://minio.internal.evil.org/", "http://127.0.0.1:8081/",
         "http://user:p@minio.internal/", "file:///etc/passwd", "/x",
+        "https://a%20b/", "https://[fe80::1%25lo]/", "https://x%00y/", "https://" + "a." * 130 + "org/", "https://127.1/", "https://0x7f.1/",
     ],
 )  # fmt: skip
 def test_a_url_that_cannot_be_asked_is_refused_before_anybody_is(url: str) -> None:

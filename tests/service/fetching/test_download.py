@@ -113,13 +113,13 @@ PRIVATE = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_redirect_leads_to_a_private_address(fetching: Fetching, status: int) -> None:
-    for target in PRIVATE:
-        with answering(always(status, location=target)) as stub:
-            error = fetching.fails(ReferenceRefused, stub.url, [f"127.0.0.1:{stub.port}"])
-        assert len(stub.requests) == 1
-        assert not hasattr(error, "transient")
+@pytest.mark.parametrize(
+    ("status", "target"), [*((302, target) for target in PRIVATE), *((status, PRIVATE[2]) for status in (301, 303, 307, 308))]
+)
+def test_no_redirect_leads_to_a_private_address(fetching: Fetching, status: int, target: str) -> None:
+    with answering(always(status, location=target)) as stub:
+        fetching.fails(ReferenceRefused, stub.url, [f"127.0.0.1:{stub.port}"])
+    assert (len(stub.requests), stub.connections, fetching.pauses) == (1, 1, [])
 
 
 def test_a_redirect_to_nonsense_leads_nowhere(fetching: Fetching) -> None:
@@ -134,8 +134,7 @@ def test_a_name_that_a_redirect_names_is_resolved_and_looked_at(fetching: Fetchi
 
     with answering(always(302, location="https://innocent.example/")) as stub:
         error = fetching.fails(ReferenceRefused, stub.url, resolve=resolve)
-    assert "innocent.example" in error.detail
-    assert "10.20" not in error.detail
+    assert not any(text in error.detail for text in ("10.20", "innocent"))
 
 
 def test_a_loop_of_redirects_ends(fetching: Fetching) -> None:

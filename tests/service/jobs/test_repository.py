@@ -10,6 +10,8 @@ from sqlalchemy import Engine, event
 
 from compressor.errors import Diverged
 from compressor.protocol import Progress
+from service.jobs.events.event import NewEvent
+from service.jobs.events.repository import EventRepository
 from service.jobs.job import Artifact, Job, JobInput, new_job
 from service.jobs.repository import JobFilter, JobRepository, LeaseState, utc_now
 from service.jobs.states import Status
@@ -39,6 +41,22 @@ def test_insert_and_get(repository: JobRepository) -> None:
     job = insert_job(repository)
     assert repository.get(job.id) == job
     assert repository.get("job_0") is None
+
+
+def test_what_was_fetched_is_recorded_by_the_owner_of_the_job_alone(repository: JobRepository) -> None:
+    insert_job(repository)
+    first = claim(repository, EXPIRED_S)
+    second = claim(repository)
+    fetched = {"model": JobInput(key="jobs/j/inputs/model.2.onnx", ref="https://example.org/model.onnx", bytes=3, sha256="ab")}
+    assert not repository.record_inputs(first.id, first.fence, {})
+    assert repository.record_inputs(second.id, second.fence, fetched)
+    assert read(repository, second.id).inputs == fetched
+    told = [NewEvent(type="message", message="Fetches the model.")]
+    assert not repository.add_events(first.id, first.fence, told)
+    assert repository.add_events(second.id, second.fence, told)
+    assert [event.message for event in EventRepository(repository.engine).page(second.id, 0, 9)][-1] == "Fetches the model."
+    assert repository.finish(second.id, second.fence, Status.FAILED)
+    assert not repository.record_inputs(second.id, second.fence, {})
 
 
 def test_list_recent_pages_from_new_to_old(repository: JobRepository) -> None:

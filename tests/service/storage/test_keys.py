@@ -2,11 +2,12 @@
 
 import pytest
 
-from service.storage.keys import artifact_key, checkpoint_key, input_key, job_prefix
+from service.storage.keys import artifact_key, checkpoint_key, fetched_key, input_key, job_prefix
 
 
 def test_layout() -> None:
     assert input_key("j1", "model", ".onnx") == "jobs/j1/inputs/model.onnx"
+    assert fetched_key("j1", 12, "model", ".onnx") == "jobs/j1/inputs/model.12.onnx"
     assert checkpoint_key("j1", 12) == "jobs/j1/12/checkpoint.safetensors"
     assert artifact_key("j1", 12, "report.json") == "jobs/j1/12/artifacts/report.json"
 

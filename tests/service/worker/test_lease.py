@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from compressor.protocol import Progress
+from service.jobs.events.repository import EventRepository
 from service.jobs.job import Job
 from service.jobs.states import Status
 from service.worker.lease import LeaseHolder
@@ -53,6 +54,20 @@ def test_a_report_that_could_not_be_written_is_written_later(workplace: Workplac
     assert workplace.repository.requeue(job.id, job.fence)
     asyncio.run(lease.flush())
     assert workplace.get(job.id).status is Status.QUEUED
+
+
+def test_a_note_is_written_with_the_next_poll_and_once_only(workplace: Workplace) -> None:
+    """Also before the trainer has said anything, and where two ask for it at the same time."""
+    job = claim(workplace)
+    lease = LeaseHolder(workplace.repository, job.id, job.fence, lease_s=10, renew_s=1, process="p")
+    lease.note("info", "Fetches the model.")
+
+    async def flush_twice() -> None:
+        await asyncio.gather(lease.flush(), lease.flush())
+
+    asyncio.run(flush_twice())
+    messages = [event.message for event in EventRepository(workplace.engine).page(job.id, 0, 9) if event.type == "message"]
+    assert (messages, lease.unwritten_events()) == (["Fetches the model."], [])
 
 
 @pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED_GATE])
