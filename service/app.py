@@ -5,7 +5,23 @@ from collections.abc import Callable, Mapping
 from fastapi import FastAPI
 
 from compressor import __version__
-from service.api import artifacts, compress, config, description, events, info, jobs, livez, pause, problems, readyz, report, retry
+from service.api import (
+    artifacts,
+    compress,
+    config,
+    description,
+    events,
+    info,
+    jobs,
+    livez,
+    pause,
+    problems,
+    readyz,
+    report,
+    retry,
+    webhook_messages,
+    webhooks,
+)
 from service.api.dependencies import Services
 from service.api.guard import EndUnreadBodies, GuardAddress, LogRequests
 from service.api.watcher import JobWatcher
@@ -14,9 +30,11 @@ from service.jobs.idempotency.repository import IdempotencyRepository
 from service.jobs.repository import JobRepository
 from service.settings import Settings
 from service.storage.store import ObjectStore
+from service.webhooks.deliveries.repository import DeliveryRepository
+from service.webhooks.repository import EndpointRepository
 
 DESCRIPTION = "Makes trained neural networks smaller by sparse variational dropout. Every error is an RFC 9457 problem object."
-ROUTERS = (compress, jobs, pause, retry, events, artifacts, report, config, info, livez, readyz)
+ROUTERS = (compress, jobs, pause, retry, events, artifacts, report, webhooks, config, info, livez, readyz)
 
 
 def describe_api() -> FastAPI:
@@ -26,6 +44,7 @@ def describe_api() -> FastAPI:
     problems.install(app)
     for module in ROUTERS:
         app.include_router(module.router)
+    app.webhooks.include_router(webhook_messages.router)
     description.install(app)
     return app
 
@@ -43,6 +62,8 @@ def create_app(
         store,
         IdempotencyRepository(job_repository.engine),
         JobWatcher(job_repository.marks),
+        EndpointRepository(job_repository.engine),
+        DeliveryRepository(job_repository.engine),
         {**own_checks, **(checks or {})},
     )
     own_name = f"[{settings.host}]" if ":" in settings.host else settings.host

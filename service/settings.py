@@ -7,8 +7,11 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.webhooks.schedule import SCHEDULE_S
+
 ENV_PREFIX = "BAYESPRESS_"
 MIB = 1024 * 1024
+MAX_WEBHOOK_DELAY_S = 30 * 86400.0
 
 
 class Settings(BaseSettings):
@@ -36,6 +39,16 @@ class Settings(BaseSettings):
 
     idempotency_ttl_s: float = Field(default=86400.0, gt=0.0, description="An Idempotency-Key is remembered for so long.")
 
+    reference_hosts: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="TEMP.")
+
+    # Webhooks
+    webhook_senders: int = Field(default=8, ge=0, le=256, description="Webhooks sent at the same time; 0: this process sends none.")
+    webhook_schedule_s: Annotated[tuple[Annotated[float, Field(ge=0.0, le=MAX_WEBHOOK_DELAY_S)], ...], NoDecode] = Field(
+        default=SCHEDULE_S,
+        max_length=100,
+        description="Seconds from each failed attempt to send a webhook to the next; after the last one it is given up.",
+    )
+
     # The worker
     workers: int = Field(default=1, ge=0, le=256, description="Jobs that run at the same time; 0 takes requests and runs nothing.")
     lease_s: float = Field(
@@ -53,7 +66,12 @@ class Settings(BaseSettings):
     def _split_folders(cls, value: Any) -> Any:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("webhook_schedule_s", mode="before")
+    @classmethod
+    def _split_numbers(cls, value: Any) -> Any:
+        return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts", "reference_hosts", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return tuple(name.strip().lower() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
@@ -80,7 +98,7 @@ class Settings(BaseSettings):
 
     def to_environment(self) -> dict[str, str]:
         """The variables that give a child process the same settings."""
-        separators = {"data_roots": os.pathsep, "allowed_hosts": ","}
+        separators = {"data_roots": os.pathsep, "allowed_hosts": ",", "reference_hosts": ",", "webhook_schedule_s": ","}
         values = self.model_dump(exclude_none=True)
         return {
             f"{ENV_PREFIX}{name.upper()}": separators[name].join(map(str, value)) if name in separators else str(value)
