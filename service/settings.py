@@ -39,9 +39,11 @@ class Settings(BaseSettings):
 
     idempotency_ttl_s: float = Field(default=86400.0, gt=0.0, description="An Idempotency-Key is remembered for so long.")
 
-    reference_hosts: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="TEMP.")
-
-    # Webhooks
+    # Other hosts
+    reference_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Hosts, each perhaps with a port, that may be asked though they are not public, and without TLS. None by default.",
+    )
     webhook_senders: int = Field(default=8, ge=0, le=256, description="Webhooks sent at the same time; 0: this process sends none.")
     webhook_schedule_s: Annotated[tuple[Annotated[float, Field(ge=0.0, le=MAX_WEBHOOK_DELAY_S)], ...], NoDecode] = Field(
         default=SCHEDULE_S,
