@@ -29,13 +29,18 @@ def test_every_field_survives_the_environment(tmp_path: Path, monkeypatch: pytes
         renew_s=0.5,
         trainer_memory_bytes=10**9,
         database_url="sqlite:///x",
+        reference_hosts=("127.0.0.1:9", "hook.example"),
+        webhook_senders=3,
+        webhook_schedule_s=(0.0, 0.25, 60.0),
     )
     for name, value in settings.to_environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
 
 
-@pytest.mark.parametrize("values", [{"port": 70000}, {"lease_s": 1.0, "renew_s": 2.0}, {"workers": -1}, {"hmoe": "x"}])
+@pytest.mark.parametrize(
+    "values", [{"port": 70000}, {"lease_s": 1.0, "renew_s": 2.0}, {"workers": -1}, {"hmoe": "x"}, {"webhook_schedule_s": "5,-1"}]
+)
 def test_a_wrong_value_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Settings.model_validate(values)

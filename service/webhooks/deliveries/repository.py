@@ -127,9 +127,9 @@ def queue_news(connection: Connection, job_id: str, numbered: Sequence[tuple[int
     news = [(number, event) for number, event in numbered if event.type == "status"]
     if not news:
         return
-    wanting = select(webhooks.c.id, webhooks.c.owner, webhooks.c.events, jobs.c.kind).where(
-        jobs.c.id == job_id, webhooks.c.owner == LOCAL, webhooks.c.enabled
-    )
+    of_the_owner = webhooks.join(jobs, webhooks.c.owner == LOCAL)
+    columns = select(webhooks.c.id, webhooks.c.owner, webhooks.c.events, jobs.c.kind).select_from(of_the_owner)
+    wanting = columns.where(jobs.c.id == job_id, webhooks.c.enabled)
     rows = []
     for webhook_id, owner, events, kind in connection.execute(wanting):
         messages = [(number, job_message(job_id, kind, number, event)) for number, event in news]

@@ -63,7 +63,10 @@ def answering(answer: Callable[[Request], Answer], tls: ssl.SSLContext | None = 
     class Server(http.server.ThreadingHTTPServer):
         def finish_request(self, request: Any, client_address: Any) -> None:
             stub.connections += 1
-            with suppress(ssl.SSLError, ConnectionError), tls.wrap_socket(request, server_side=True) if tls else nullcontext(request) as taken:
+            with (
+                suppress(ssl.SSLError, ConnectionError),
+                tls.wrap_socket(request, server_side=True) if tls else nullcontext(request) as taken,
+            ):
                 super().finish_request(taken, client_address)
 
     if tls:
