@@ -48,7 +48,9 @@ def serve(
     options = {"home": home, "host": host, "port": port, "data_roots": tuple(data_root) if data_root else None}
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     # What these say at their own level is said by a problem or by a line of ours.
-    for name, level in {"uvicorn": logging.WARNING, "alembic": logging.WARNING, "python_multipart": logging.ERROR}.items():
+    # httpx would write whole addresses, which may hold what gives access to a client's own services.
+    quiet = {"uvicorn": logging.WARNING, "alembic": logging.WARNING, "httpx": logging.WARNING, "python_multipart": logging.ERROR}
+    for name, level in quiet.items():
         logging.getLogger(name).setLevel(level)
     try:
         settings = read_settings({name: value for name, value in options.items() if value is not None})

@@ -79,7 +79,8 @@ class Sender:
     async def send_due(self) -> None:
         """Delivers until nothing is due."""
         while await self._fill() or self._under_way:
-            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+            if self._under_way:
+                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
 
     async def _fill(self) -> int:
         """How many deliveries it has begun."""

@@ -30,7 +30,8 @@ def _is_private_literal(host: str) -> bool:
     """Whether it is an address as it stands, in any of the forms that resolvers read (127.1, 0x7f000001), or loopback's own name."""
     if ":" in host:
         return not is_public(host)
-    if host.rstrip(".").lower().rpartition(".")[2] == "localhost":
+    host = host.removesuffix(".")
+    if host.rpartition(".")[2] == "localhost":
         return True
     try:
         return not is_public(socket.inet_ntoa(socket.inet_aton(host)))
