@@ -44,7 +44,8 @@ class Settings(BaseSettings):
         default=(),
         description="Hosts, each perhaps with a port, that may be asked though they are not public, and without TLS. None by default.",
     )
-    webhook_senders: int = Field(default=8, ge=0, le=256, description="Webhooks sent at the same time; 0: this process sends none.")
+    # The connections of one client are ten.
+    webhook_senders: int = Field(default=8, ge=0, le=10, description="Webhooks sent at the same time; 0: this process sends none.")
     webhook_schedule_s: Annotated[tuple[Annotated[float, Field(ge=0.0, le=MAX_WEBHOOK_DELAY_S)], ...], NoDecode] = Field(
         default=SCHEDULE_S,
         max_length=100,

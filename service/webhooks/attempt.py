@@ -22,7 +22,8 @@ async def attempt(client: httpx.AsyncClient, claim: Claim, now: datetime, timeou
     """`client` must follow no redirects; one is no success."""
     body = claim.delivery.body.encode()
     headers = signed_headers(claim.endpoint.signing_secrets(now), claim.delivery.id, now, body)
-    headers |= {"content-type": "application/json", "user-agent": f"bayespress/{__version__}"}
+    # A new connection each time: its address is looked at anew, and none is found dead after hours.
+    headers |= {"content-type": "application/json", "user-agent": f"bayespress/{__version__}", "connection": "close"}
     outcome = None
     try:
         async with asyncio.timeout(timeout_s), client.stream("POST", claim.endpoint.url, content=body, headers=headers) as response:
@@ -40,7 +41,7 @@ def _to_outcome(response: httpx.Response, now: datetime) -> Outcome:
 
 
 async def _skim(response: httpx.Response) -> None:
-    """Reads a short response to its end, so that the connection can be used again, and leaves a long one."""
+    """Reads a short response to its end, so that its sender meets no broken pipe, and leaves a long one."""
     size = 0
     with suppress(httpx.HTTPError):
         async for chunk in response.aiter_raw():

@@ -25,7 +25,7 @@ from service.webhooks.schedule import SCHEDULE_S, next_delay_s
 POLL_S = 1.0
 # Longer than an attempt may take.
 LEASE_S = 60.0
-# A slow receiver must not hold up the others.
+# Of one process; a slow receiver must not hold up the others.
 AT_ONCE_PER_WEBHOOK = 2
 SWEEP_S = 3600.0
 # What is under way at a shutdown may take so long to end.
@@ -99,12 +99,20 @@ class Sender:
 
     async def _deliver(self, claim: Claim) -> None:
         with _surviving():
-            outcome = await attempt(self._client, claim, self._clock())
+            outcome = await self._attempt(claim)
             retry_in_s = self._retry_in_s(claim, outcome)
             if await asyncio.to_thread(self._repository.settle, claim, outcome, retry_in_s) and not outcome.delivered:
                 came = outcome.status or outcome.error
                 then = "given up" if retry_in_s is None else f"again in {retry_in_s:.0f} s"
                 logger.info("%s to %s, attempt %d: %s, %s", claim.delivery.id, claim.endpoint.id, claim.delivery.attempts + 1, came, then)
+
+    async def _attempt(self, claim: Claim) -> Outcome:
+        try:
+            return await attempt(self._client, claim, self._clock())
+        except Exception:
+            # Counted like any other failure, or it would be tried for ever.
+            logger.exception("%s to %s could not be sent", claim.delivery.id, claim.endpoint.id)
+            return Outcome(error="connection_failed")
 
     def _retry_in_s(self, claim: Claim, outcome: Outcome) -> float | None:
         # What leads to a private address today does so tomorrow; and a client is not to learn by trying when it changes.

@@ -67,10 +67,12 @@ class DeliveryRepository:
                     return None
                 wanted = select(webhooks).where(webhooks.c.id == row.webhook_id, webhooks.c.enabled)
                 endpoint = connection.execute(wanted).one_or_none()
-                if endpoint is not None:
-                    return Claim(delivery=Delivery.model_validate(row._asdict()), endpoint=Endpoint.model_validate(endpoint._asdict()))
-                # The webhook went away, or was disabled, in the moment in which this was queued.
-                connection.execute(update(deliveries).where(deliveries.c.id == row.id).values(_disabled(self._now())))
+                if endpoint is None:
+                    # The webhook went away, or was disabled, in the moment in which this was queued.
+                    connection.execute(update(deliveries).where(deliveries.c.id == row.id).values(_disabled(self._now())))
+            if endpoint is not None:
+                # Read when the claim stands: a row that cannot be read must not come first again.
+                return Claim(delivery=Delivery.model_validate(row._asdict()), endpoint=Endpoint.model_validate(endpoint._asdict()))
 
     def release(self, claim: Claim) -> bool:
         """Gives a delivery back that nothing is known of: it is due at once."""
@@ -94,7 +96,14 @@ class DeliveryRepository:
 
     def sweep(self) -> int:
         """Forgets what was finished long ago."""
-        old = select(deliveries.c.id).where(deliveries.c.finished_at < self._now(-KEPT_S)).limit(SWEPT_AT_ONCE)
+        # In one order and past what others have locked, so that two sweeps never wait for each other.
+        old = (
+            select(deliveries.c.id)
+            .where(deliveries.c.finished_at < self._now(-KEPT_S))
+            .order_by(deliveries.c.finished_at, deliveries.c.id)
+            .limit(SWEPT_AT_ONCE)
+            .with_for_update(skip_locked=True)
+        )
         with self._engine.begin() as connection:
             return connection.execute(delete(deliveries).where(deliveries.c.id.in_(old))).rowcount
 

@@ -3,15 +3,17 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from compressor.errors import Diverged
 from compressor.protocol import Progress
+from service.jobs.clock import utc_now
 from service.jobs.events.event import status_event
 from service.jobs.states import Status
 from service.webhooks.deliveries.delivery import Claim, Outcome
-from service.webhooks.deliveries.repository import KEPT_S
+from service.webhooks.deliveries.repository import KEPT_S, queue_news
 from service.webhooks.endpoint import DEFAULT_EVENTS, EVENT_NAMES, FAILING_AFTER, MAX_ENDPOINTS, ROTATION
 from service.webhooks.message import JobNews, WebhookMessage, event_name
 from tests.service.webhooks.scene import Scene
@@ -243,6 +245,25 @@ def test_old_deliveries_are_swept_and_open_ones_never(timed: Scene) -> None:
     timed.wait(61)
     assert timed.deliveries.sweep() == 1
     assert [page.status for page in timed.pages(endpoint)] == ["pending"]
+
+
+def test_an_event_is_queued_once_for_each_webhook(scene: Scene) -> None:
+    scene.endpoint(URL)
+    job = scene.job()
+    with pytest.raises(IntegrityError), scene.engine.begin() as connection:
+        queue_news(connection, job.id, [(1, status_event(Status.QUEUED))])
+
+
+def test_a_row_that_cannot_be_read_holds_up_no_other(scene: Scene) -> None:
+    endpoint = scene.endpoint(URL, ("job.queued",))
+    scene.job()
+    with scene.engine.begin() as connection:
+        connection.execute(text("UPDATE webhook_deliveries SET last_error = 'of a later version'"))
+    good = scene.deliveries.queue_sample(endpoint)
+    scene.now = utc_now()
+    with pytest.raises(ValidationError):
+        scene.deliveries.claim_next(60)
+    assert claim(scene).delivery.id == good.id
 
 
 def test_pages(scene: Scene) -> None:

@@ -357,6 +357,24 @@ def test_a_database_that_is_away_ends_nothing(timed: Scene, receiver: Receiver, 
     assert any("a step of the webhooks' sender failed" in record.getMessage() for record in caplog.records)
 
 
+def test_what_nobody_expected_counts_as_a_failure(timed: Scene, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("not foreseen")
+
+    monkeypatch.setattr("service.webhooks.attempt._to_outcome", fail)
+    endpoint = timed.endpoint(receiver.url, ("job.queued",))
+    timed.job()
+    timed.send_due([receiver.host])
+    assert [(page.status, page.attempts, page.last_error) for page in timed.pages(endpoint)] == [("pending", 1, "connection_failed")]
+
+
+def test_every_attempt_has_a_connection_of_its_own(timed: Scene, receiver: Receiver) -> None:
+    timed.endpoint(receiver.url, ("job.queued",))
+    timed.job()
+    timed.send_due([receiver.host])
+    assert receiver.received[0].headers["connection"] == "close"
+
+
 def test_no_secret_and_no_address_in_the_log(timed: Scene, receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "service")
     receiver.answer = lambda _: Answer(500)
