@@ -5,7 +5,23 @@ from collections.abc import Callable, Mapping
 from fastapi import FastAPI
 
 from compressor import __version__
-from service.api import artifacts, compress, config, description, events, info, jobs, livez, pause, problems, readyz, report, retry
+from service.api import (
+    artifacts,
+    compress,
+    config,
+    description,
+    events,
+    info,
+    jobs,
+    livez,
+    pause,
+    problems,
+    readyz,
+    report,
+    retry,
+    webhook_messages,
+    webhooks,
+)
 from service.api.authentication import Authenticate
 from service.api.dependencies import Services
 from service.api.guard import EndUnreadBodies, GuardAddress, LogRequests
@@ -17,9 +33,11 @@ from service.keys.leaks import LeakFinder
 from service.keys.repository import KeyRepository
 from service.settings import Settings
 from service.storage.store import ObjectStore
+from service.webhooks.deliveries.repository import DeliveryRepository
+from service.webhooks.repository import EndpointRepository
 
 DESCRIPTION = "Makes trained neural networks smaller by sparse variational dropout. Every error is an RFC 9457 problem object."
-ROUTERS = (compress, jobs, pause, retry, events, artifacts, report, config, info, livez, readyz)
+ROUTERS = (compress, jobs, pause, retry, events, artifacts, report, webhooks, config, info, livez, readyz)
 
 
 def describe_api() -> FastAPI:
@@ -29,6 +47,7 @@ def describe_api() -> FastAPI:
     problems.install(app)
     for module in ROUTERS:
         app.include_router(module.router)
+    app.webhooks.include_router(webhook_messages.router)
     description.install(app)
     return app
 
@@ -46,6 +65,8 @@ def create_app(
         store,
         IdempotencyRepository(job_repository.engine),
         JobWatcher(job_repository.marks),
+        EndpointRepository(job_repository.engine),
+        DeliveryRepository(job_repository.engine),
         {**own_checks, **(checks or {})},
     )
     leaks = LeakFinder(settings.admin_key.get_secret_value() if settings.admin_key else None)

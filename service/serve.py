@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -24,6 +25,7 @@ from service.jobs.repository import JobRepository
 from service.keys.repository import KeyRepository
 from service.settings import ENV_PREFIX, Settings
 from service.storage.store import ObjectStore
+from service.webhooks.sender import run_sender
 from service.worker.dispatcher import run_dispatcher
 from service.worker.home import HomeInUse
 
@@ -48,7 +50,9 @@ def serve(
     options = {"home": home, "host": host, "port": port, "data_roots": tuple(data_root) if data_root else None}
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     # What these say at their own level is said by a problem or by a line of ours.
-    for name, level in {"uvicorn": logging.WARNING, "alembic": logging.WARNING, "python_multipart": logging.ERROR}.items():
+    # httpx would write whole addresses, which may hold what gives access to a client's own services.
+    quiet = {"uvicorn": logging.WARNING, "alembic": logging.WARNING, "httpx": logging.WARNING, "python_multipart": logging.ERROR}
+    for name, level in quiet.items():
         logging.getLogger(name).setLevel(level)
     try:
         settings = read_settings({name: value for name, value in options.items() if value is not None})
@@ -79,21 +83,24 @@ async def _run(settings: Settings, jobs: JobRepository, listener: socket.socket,
     if dispatcher.done() and isinstance(dispatcher.exception(), HomeInUse):
         raise CannotServe(f"{settings.home} is in use by another service. Stop it, or take another folder with --home.")
 
-    def check_dispatcher() -> None:
-        if dispatcher.done():
-            raise RuntimeError("the dispatcher has ended")
-
-    app = create_app(settings, jobs, ObjectStore(settings.store_root), {"dispatcher": check_dispatcher})
-    server = _Server(app, stop, signals)
-    dispatcher.add_done_callback(lambda _: server.stop())
+    tasks = [dispatcher, asyncio.create_task(run_sender(settings, stop), name="webhooks")]
+    checks = {task.get_name(): partial(_check_running, task) for task in tasks}
+    server = _Server(create_app(settings, jobs, ObjectStore(settings.store_root), checks), stop, signals)
+    for task in tasks:
+        task.add_done_callback(lambda _: server.stop())
     await server.serve(sockets=[listener])
     stop.set()
-    await asyncio.wait([dispatcher])
+    await asyncio.wait(tasks)
     logger.info("stopped")
-    if dispatcher.exception() is not None:
-        logger.error("The dispatcher failed.", exc_info=dispatcher.exception())
-        return 1
-    return 0
+    failed = [task for task in tasks if task.exception() is not None]
+    for task in failed:
+        logger.error("The task %s failed.", task.get_name(), exc_info=task.exception())
+    return 1 if failed else 0
+
+
+def _check_running(task: asyncio.Task[None]) -> None:
+    if task.done():
+        raise RuntimeError(f"the task {task.get_name()} has ended")
 
 
 class _Server(uvicorn.Server):

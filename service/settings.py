@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.references import Scheme
+from service.webhooks.schedule import SCHEDULE_S
 
 ENV_PREFIX = "BAYESPRESS_"
 MIB = 1024 * 1024
@@ -17,6 +18,7 @@ MIB = 1024 * 1024
 SECRETS = frozenset({"admin_key"})
 # Settings that are names, separated by commas in the environment.
 NAMES = ("allowed_hosts", "reference_schemes", "reference_hosts", "s3_buckets")
+MAX_WEBHOOK_DELAY_S = 30 * 86400.0
 
 
 class Settings(BaseSettings):
@@ -62,8 +64,8 @@ class Settings(BaseSettings):
     )
     reference_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Hosts, as URLs have them, perhaps with a port, that references may lead to although their addresses are private, also "
-        "over http:. None by default: public addresses alone, over https:. (The names of this service itself are ALLOWED_HOSTS.)",
+        description="Hosts, as URLs have them, perhaps with a port, that references and webhooks may lead to although their addresses are "
+        "private, also over http:. None by default: public addresses alone, over https:. (Names of this service are ALLOWED_HOSTS.)",
     )
     reference_timeout_s: float = Field(default=1800.0, gt=0.0, description="Longest time that fetching one file may take.")
     s3_buckets: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -75,6 +77,14 @@ class Settings(BaseSettings):
     hf_token: SecretStr | None = Field(default=None, description="Token for hf://, sent to the endpoint itself and to no other host.")
 
     idempotency_ttl_s: float = Field(default=86400.0, gt=0.0, description="An Idempotency-Key is remembered for so long.")
+
+    # Webhooks. The connections of one client are ten.
+    webhook_senders: int = Field(default=8, ge=0, le=10, description="Webhooks sent at the same time; 0: this process sends none.")
+    webhook_schedule_s: Annotated[tuple[Annotated[float, Field(ge=0.0, le=MAX_WEBHOOK_DELAY_S)], ...], NoDecode] = Field(
+        default=SCHEDULE_S,
+        max_length=100,
+        description="Seconds from each failed attempt to send a webhook to the next; after the last one it is given up.",
+    )
 
     # The worker
     workers: int = Field(default=1, ge=0, le=256, description="Jobs that run at the same time; 0 takes requests and runs nothing.")
@@ -127,7 +137,7 @@ class Settings(BaseSettings):
 
     def to_environment(self) -> dict[str, str]:
         """The variables that give a child process the same settings, but for what only we need."""
-        separators = {"data_roots": os.pathsep} | dict.fromkeys(NAMES, ",")
+        separators = {"data_roots": os.pathsep} | dict.fromkeys((*NAMES, "webhook_schedule_s"), ",")
         values = {name: value for name, value in self.model_dump(exclude_none=True).items() if name not in SECRETS}
         return {
             f"{ENV_PREFIX}{name.upper()}": separators[name].join(map(str, value)) if name in separators else _to_text(value)

@@ -15,6 +15,8 @@ from service.jobs.job import Job
 from service.jobs.repository import JobRepository
 from service.settings import Settings
 from service.storage.store import ObjectStore
+from service.webhooks.deliveries.repository import DeliveryRepository
+from service.webhooks.repository import EndpointRepository
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Services:
     store: ObjectStore
     keys: IdempotencyRepository
     watcher: JobWatcher
+    webhooks: EndpointRepository
+    deliveries: DeliveryRepository
     checks: Mapping[str, Callable[[], object]]
 
 

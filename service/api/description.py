@@ -12,6 +12,7 @@ from service.api.guard import OPEN_PATHS
 from service.api.problems import RequestProblem, document, raised_errors
 from service.api.request_id import HEADER
 from service.api.schemas import ConfigSchema
+from service.api.webhook_schemas import NewWebhook, WebhookChange
 from service.keys.key import Scope
 
 _SCHEMAS = "#/components/schemas/"
@@ -35,8 +36,9 @@ def install(app: FastAPI) -> None:
 def _complete(description: dict[str, Any]) -> dict[str, Any]:
     components = description["components"]
     schemas = components["schemas"]
-    for model in (RequestProblem, ConfigSchema):
-        schemas[model.__name__] = model.model_json_schema(ref_template=_SCHEMAS + "{model}")
+    for model in (RequestProblem, ConfigSchema, NewWebhook, WebhookChange):
+        schema = model.model_json_schema(ref_template=_SCHEMAS + "{model}")
+        schemas.update({**schema.pop("$defs", {}), model.__name__: schema})
     schemas[RequestProblem.__name__]["examples"] = [examples.PROBLEM.model_dump(mode="json")]
     schemas["ErrorCode"] = _error_codes()
     for name in ("Problem", RequestProblem.__name__):
@@ -77,7 +79,7 @@ def _name_forms(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
 
 def _add_examples(operation: dict[str, Any]) -> None:
     for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
-        content["examples"] = examples.REQUESTS[media_type]
+        content["examples"] = examples.REQUESTS_OF.get(operation["operationId"], examples.REQUESTS[media_type])
     if operation["operationId"] in examples.RESPONSES:
         status, example = examples.RESPONSES[operation["operationId"]]
         operation["responses"][status]["content"]["application/json"]["example"] = example.model_dump(mode="json")

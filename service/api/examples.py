@@ -9,9 +9,11 @@ from pydantic import BaseModel
 from compressor.config import CompressionConfig
 from service.api.problems import JobNotFound, RequestProblem
 from service.api.schemas import EventList, EventView, JobList, to_artifact_list, to_job_view
+from service.api.webhook_schemas import DeliveryList, DeliveryView, WebhookList, WebhookView, WebhookWithSecret
 from service.jobs.job import Artifact, Job, JobInput
 from service.jobs.states import Status
 from service.storage.keys import artifact_key, input_key
+from service.webhooks.endpoint import DEFAULT_EVENTS
 
 _ID = "job_188fd2a4c9b3e5001f0c7d2e9ab84c36"
 _SENT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -97,6 +99,42 @@ _OBJECTS: dict[str, dict[str, Any]] = {
     "select": _SELECT,
 }
 REQUESTS = {"multipart/form-data": _FORMS, "application/json": _OBJECTS}
+# Of operations with a body of their own.
+REQUESTS_OF: dict[str, dict[str, Any]] = {
+    "create_webhook": {
+        "ends": {"summary": "Tell me when a job has ended", "value": {"url": "https://example.org/bayespress", "description": "CI"}},
+        "chosen": {
+            "summary": "Only of jobs that went wrong",
+            "value": {"url": "https://example.org/alarm", "events": ["job.failed", "job.failed_gate"]},
+        },
+    },
+    "change_webhook": {"enable": {"summary": "Take up again what was disabled", "value": {"enabled": True}}},
+}
+
+_WEBHOOK = WebhookView(
+    id="whk_188fd2a4c9b3e5001f0c7d2e9ab84c36",
+    url="https://example.org/bayespress",
+    events=list(DEFAULT_EVENTS),
+    description="CI",
+    enabled=True,
+    disabled_reason=None,
+    failing_since=None,
+    created_at=_SENT,
+)
+_WITH_SECRET = WebhookWithSecret(**_WEBHOOK.model_dump(), secret="whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDC2FVsBQIhrs=")  # noqa: S106  of nobody
+_DELIVERY = DeliveryView(
+    id="msg_188fd2cc8a1f4e003b7d5a90c1e2f684",
+    type="job.succeeded",
+    job_id=_ID,
+    event_id=57,
+    status="delivered",
+    attempts=1,
+    last_status=204,
+    last_error=None,
+    next_attempt_at=None,
+    created_at=_SENT + timedelta(seconds=164),
+    finished_at=_SENT + timedelta(seconds=165),
+)
 
 RESPONSES: dict[str, tuple[str, BaseModel]] = {
     "compress": ("202", to_job_view(_QUEUED)),
@@ -106,6 +144,12 @@ RESPONSES: dict[str, tuple[str, BaseModel]] = {
     "cancel_job": ("202", to_job_view(_RUNNING.model_copy(update={"status": Status.CANCELLING, "cancel_requested": True}))),
     "list_artifacts": ("200", to_artifact_list(_SUCCEEDED)),
     "list_events": ("200", EventList(data=_EVENTS, next=None)),
+    "create_webhook": ("201", _WITH_SECRET),
+    "rotate_webhook_secret": ("200", _WITH_SECRET),
+    "list_webhooks": ("200", WebhookList(data=[_WEBHOOK])),
+    "get_webhook": ("200", _WEBHOOK),
+    "change_webhook": ("200", _WEBHOOK),
+    "list_webhook_deliveries": ("200", DeliveryList(data=[_DELIVERY], next=None)),
 }
 PROBLEM = RequestProblem(
     **JobNotFound("There is no job 'job_x'.", param="job_id", suggestion="GET /v1/jobs lists the jobs.").to_problem().model_dump(),

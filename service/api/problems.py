@@ -29,6 +29,10 @@
     ├── JobBeingPaused            409
     ├── JobInUse                  409
     ├── InputsGone                410
+    ├── WebhookUrlNotAllowed      422
+    ├── WebhookNotFound           404
+    ├── WebhookDisabled           409
+    ├── TooManyWebhooks           409
     ├── PreconditionFailed        412
     ├── RangeNotSatisfiable       416
     ├── MissingKey                401
@@ -200,6 +204,22 @@ class JobInUse(ApiError):
 
 class InputsGone(ApiError):
     code, title, status = "inputs_gone", "The files of the job are no longer stored", 410
+
+
+class WebhookUrlNotAllowed(ApiError):
+    code, title, status = "webhook_url_not_allowed", "The webhook's address is not allowed", 422
+
+
+class WebhookNotFound(ApiError):
+    code, title, status = "webhook_not_found", "There is no such webhook", 404
+
+
+class WebhookDisabled(ApiError):
+    code, title, status = "webhook_disabled", "The webhook is disabled", 409
+
+
+class TooManyWebhooks(ApiError):
+    code, title, status = "too_many_webhooks", "There are as many webhooks as there may be", 409
 
 
 class PreconditionFailed(ApiError):

@@ -16,8 +16,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     false,
     text,
+    true,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -135,3 +137,52 @@ Index("ix_jobs_open", jobs.c.id, sqlite_where=OPEN, postgresql_where=OPEN)
 # What a runner holds, by owner: their number is limited.
 HELD = text("status IN ('validating', 'running', 'pausing', 'cancelling')")
 Index("ix_jobs_held", jobs.c.owner, sqlite_where=HELD, postgresql_where=HELD)
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False, index=True),
+    Column("url", Text, nullable=False),
+    Column("events", JSON, nullable=False),
+    Column("description", Text),
+    Column("enabled", Boolean, nullable=False, server_default=true()),
+    Column("disabled_reason", String(16)),
+    Column("secret", String(128), nullable=False),
+    Column("old_secret", String(128)),
+    Column("old_secret_until", UtcDateTime),
+    Column("failing_since", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+# No foreign key to the webhook: one that is deleted meanwhile must not keep a job from ending.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("webhook_id", String(64), nullable=False),
+    Column("job_id", String(64)),
+    Column("event_id", Integer),
+    Column("type", String(32), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_attempt_at", UtcDateTime),
+    Column("last_status", Integer),
+    Column("last_error", String(32)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime, index=True),
+    Column("claimed_until", UtcDateTime),
+    Column("fence", Integer, nullable=False, server_default=text("0")),
+    UniqueConstraint("webhook_id", "job_id", "event_id"),
+    Index(None, "webhook_id", "id"),
+)
+
+PENDING = text("status = 'pending'")
+Index(
+    "ix_webhook_deliveries_pending",
+    webhook_deliveries.c.next_attempt_at,
+    webhook_deliveries.c.id,
+    sqlite_where=PENDING,
+    postgresql_where=PENDING,
+)

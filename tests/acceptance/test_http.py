@@ -75,7 +75,7 @@ def assert_refused(service: Served, response: httpx.Response, status: int, code:
     assert response.headers["content-type"] == "application/problem+json"
     assert service.files() == []
     assert service.client.get("/v1/jobs").json() == {"data": [], "next": None}
-    assert service.client.get("/readyz").json() == {"status": "ok", "checks": ["database", "store", "dispatcher"]}
+    assert service.client.get("/readyz").json() == {"status": "ok", "checks": ["database", "store", "dispatcher", "webhooks"]}
 
 
 def peak_rss_mb(service: Served) -> float:

@@ -40,6 +40,8 @@ def test_every_field_survives_the_environment(tmp_path: Path, monkeypatch: pytes
         reference_hosts=("minio.internal:9000", "[::1]"),
         s3_buckets=("models",),
         hf_token=SecretStr("hf_secret"),
+        webhook_senders=3,
+        webhook_schedule_s=(0.0, 0.25, 60.0),
     )
     assert "hf_secret" not in repr(settings)
     for name, value in settings.to_environment().items():
@@ -99,7 +101,15 @@ def test_keys_are_required_beyond_loopback(host: str, required: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"port": 70000}, {"lease_s": 1.0, "renew_s": 2.0}, {"workers": -1}, {"reference_schemes": "ftp"}, {"hmoe": "x"}]
+    "values",
+    [
+        {"port": 70000},
+        {"lease_s": 1.0, "renew_s": 2.0},
+        {"workers": -1},
+        {"reference_schemes": "ftp"},
+        {"webhook_schedule_s": "5,-1"},
+        {"hmoe": "x"},
+    ],
 )
 def test_a_wrong_value_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

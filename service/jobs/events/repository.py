@@ -1,6 +1,7 @@
 """`EventRepository`: all SQL about events. They are written in the transaction of what they tell of, which has locked the job's row.
 
-So the ids of a job have no gaps, and whoever has seen one has nothing before it still to come.
+So the ids of a job have no gaps, and whoever has seen one has nothing before it still to come. The webhooks that want to hear of one are
+queued with it.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select
 
 from service.jobs.events.event import Event, NewEvent
 from service.jobs.tables import events
+from service.webhooks.deliveries.repository import queue_news
 
 
 class EventRepository:
@@ -29,10 +31,10 @@ class EventRepository:
 def append_events(connection: Connection, job_id: str, last_id: int, new: Sequence[NewEvent]) -> None:
     """`last_id` is the job's count of events with these in it."""
     if new:
-        rows: list[dict[str, Any]] = [
-            {"job_id": job_id, "id": number, **event.model_dump()} for number, event in enumerate(new, last_id - len(new) + 1)
-        ]
+        numbered = list(enumerate(new, last_id - len(new) + 1))
+        rows: list[dict[str, Any]] = [{"job_id": job_id, "id": number, **event.model_dump()} for number, event in numbered]
         connection.execute(insert(events), rows)
+        queue_news(connection, job_id, numbered)
 
 
 def delete_events(connection: Connection, job_id: str) -> None:

@@ -14,6 +14,7 @@ from compressor import __version__
 from compressor.config import CompressionConfig
 from service.api import examples
 from service.api.schemas import ArtifactList, EventList, Info, JobList, JobView
+from service.api.webhook_schemas import DeliveryList, WebhookList, WebhookView, WebhookWithSecret
 from service.app import describe_api
 from service.jobs.states import Status
 from tests.service.api.live import LiveService, service_settings, serving
@@ -64,7 +65,17 @@ def test_operations_are_documented(description: dict[str, Any]) -> None:
     assert set(examples.RESPONSES) <= set(names)
 
 
-ANSWERS: dict[str, type[BaseModel]] = {"list_jobs": JobList, "list_artifacts": ArtifactList, "list_events": EventList}
+ANSWERS: dict[str, type[BaseModel]] = {
+    "list_jobs": JobList,
+    "list_artifacts": ArtifactList,
+    "list_events": EventList,
+    "create_webhook": WebhookWithSecret,
+    "rotate_webhook_secret": WebhookWithSecret,
+    "list_webhooks": WebhookList,
+    "get_webhook": WebhookView,
+    "change_webhook": WebhookView,
+    "list_webhook_deliveries": DeliveryList,
+}
 
 
 @pytest.mark.parametrize("name", examples.RESPONSES)
@@ -104,6 +115,24 @@ def test_examples_of_json_bodies_are_taken(service: LiveService, data_root: Path
         example["parent_id"] = service.insert_finished(Status.SUCCEEDED, {"curve.safetensors": b"points"}).id
     response = service.client.post("/v1/jobs", json=example)
     assert (response.status_code, response.json()["kind"]) == (202, name), response.text
+
+
+@pytest.mark.parametrize("name", examples.REQUESTS_OF["create_webhook"])
+def test_examples_of_webhooks_are_taken(service: LiveService, description: dict[str, Any], name: str) -> None:
+    content = description["paths"]["/v1/webhooks"]["post"]["requestBody"]["content"]["application/json"]
+    assert content["schema"] == {"$ref": "#/components/schemas/NewWebhook"}
+    created = service.client.post("/v1/webhooks", json=content["examples"][name]["value"])
+    assert created.status_code == 201, created.text
+    for change in examples.REQUESTS_OF["change_webhook"].values():
+        assert service.client.patch(created.headers["location"], json=change["value"]).status_code == 200
+
+
+def test_messages_are_described(description: dict[str, Any]) -> None:
+    (operation,) = (operation for methods in description["webhooks"].values() for operation in methods.values())
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/WebhookMessage"}
+    assert list(nameless(description["webhooks"], "")) == []
+    assert {parameter["name"] for parameter in operation["parameters"]} == {"webhook-id", "webhook-timestamp", "webhook-signature"}
 
 
 def test_the_schema_of_a_configuration_has_its_defaults_and_texts(service: LiveService) -> None:

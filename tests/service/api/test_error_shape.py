@@ -60,6 +60,9 @@ def test_what_is_not_there_is_a_404(service: LiveService, operations: list[tuple
         if "{job_id}" in path:
             assert "404" in operation["responses"]
             assert_problem(send(service, method, of_nothing(path)), 404, "job_not_found")
+        if "{webhook_id}" in path and "requestBody" not in operation:
+            assert "404" in operation["responses"]
+            assert_problem(send(service, method, of_nothing(path)), 404, "webhook_not_found")
 
 
 def test_another_method_is_a_405(service: LiveService, app: Any, operations: list[tuple[str, str, dict[str, Any]]]) -> None:
@@ -94,11 +97,12 @@ def wrong_parameters(operation: dict[str, Any]) -> Iterator[tuple[str, str, str]
 
 def test_a_wrong_parameter_is_a_422_that_names_it(service: LiveService, operations: list[tuple[str, str, dict[str, Any]]]) -> None:
     job = service.insert_finished(Status.SUCCEEDED, {}).id
+    webhook = service.client.post("/v1/webhooks", json={"url": "https://example.org"}).json()["id"]
     tried = 0
     for method, path, operation in operations:
         for place, name, value in wrong_parameters(operation):
             options = {"params" if place == "query" else "headers": {name: value}}
-            response = send(service, method, path.format(job_id=job, name="none"), **options)
+            response = send(service, method, path.format(job_id=job, webhook_id=webhook, name="none"), **options)
             assert str(assert_problem(response, 422, "invalid_request").param).split(".")[0] == name  # a list names its item
             tried += 1
     assert tried >= 2

@@ -30,17 +30,26 @@ ROUTES = [
     ("GET", "/v1/jobs/{job_id}/artifacts.zip"),
     ("GET", "/v1/jobs/{job_id}/report"),
     ("GET", "/v1/jobs/{job_id}/events"),
+    ("GET", "/v1/webhooks"),
+    ("POST", "/v1/webhooks"),
+    ("GET", "/v1/webhooks/{webhook_id}"),
+    ("PATCH", "/v1/webhooks/{webhook_id}"),
+    ("DELETE", "/v1/webhooks/{webhook_id}"),
+    ("POST", "/v1/webhooks/{webhook_id}/rotate-secret"),
+    ("POST", "/v1/webhooks/{webhook_id}/test"),
+    ("GET", "/v1/webhooks/{webhook_id}/deliveries"),
     ("GET", "/v1/config/schema"),
     ("GET", "/v1/info"),
     ("GET", "/livez"),
     ("GET", "/readyz"),
 ]
 GUARDED = [route for route in ROUTES if route[1] not in {"/livez", "/readyz"}]
-NEEDS_NO_TABLE = {"/v1/config/schema", "/v1/info"}
+# Of jobs.
+NEEDS_NO_TABLE = {"/v1/config/schema", "/v1/info", *(path for _, path in ROUTES if path.startswith("/v1/webhooks"))}
 
 
 def path_of(template: str) -> str:
-    return template.format(job_id="job_none", name="x")
+    return template.format(job_id="job_none", webhook_id="whk_none", name="x")
 
 
 def assert_problem(response: httpx.Response, status: int, code: str) -> RequestProblem:
@@ -80,7 +89,7 @@ def test_probes_come_by_any_name(service: LiveService, path: str) -> None:
     assert service.client.get(path, headers={"Host": "10.0.0.1"}).json()["status"] == "ok"
 
 
-@pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if route[0] in {"POST", "DELETE"}])
+@pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if route[0] in {"POST", "PATCH", "DELETE"}])
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
 def test_a_page_of_another_site_cannot_write(service: LiveService, method: str, path: str, origin: str) -> None:
     assert_problem(service.client.request(method, path_of(path), headers={"Origin": origin}), 403, "origin_not_allowed")
@@ -95,7 +104,7 @@ def test_a_page_of_the_service_itself_can_write_and_anyone_can_read(service: Liv
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_other_methods_are_a_405_that_names_the_right_ones(service: LiveService, method: str, path: str) -> None:
-    response = service.client.patch(path_of(path))
+    response = service.client.put(path_of(path))
     assert_problem(response, 405, "method_not_allowed")
     has_head = path.endswith(("{name}", ".zip", "/report", "/schema"))
     allowed = {"GET", "HEAD"} if has_head else {known for known, other in ROUTES if other == path}
@@ -163,23 +172,31 @@ def test_operations_have_stable_names_and_document_their_problems(description: d
     operations = list(itertools.chain.from_iterable(methods.values() for methods in description["paths"].values()))
     assert sorted(operation["operationId"] for operation in operations) == [
         "cancel_job",
+        "change_webhook",
         "compress",
         "create_job",
+        "create_webhook",
         "delete_job",
+        "delete_webhook",
         "download_artifact",
         "download_artifacts",
         "get_config_schema",
         "get_info",
         "get_job",
         "get_report",
+        "get_webhook",
         "list_artifacts",
         "list_events",
         "list_jobs",
+        "list_webhook_deliveries",
+        "list_webhooks",
         "livez",
         "pause_job",
         "readyz",
         "resume_job",
         "retry_job",
+        "rotate_webhook_secret",
+        "test_webhook",
     ]
     for operation in operations:
         for status, response in operation["responses"].items():
