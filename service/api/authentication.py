@@ -6,7 +6,6 @@ It stands before every route, so none can forget it: whoever reads (GET, HEAD) n
 import hashlib
 import hmac
 import re
-from urllib.parse import unquote_plus
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -55,7 +54,7 @@ class Authenticate:
         await self._app(scope, receive, send)
 
     async def _find_caller(self, scope: Connection) -> Caller:
-        if any(self._leaks.is_in(unquote_plus(scope[part].decode("latin-1"))) for part in ("raw_path", "query_string")):
+        if any(self._leaks.is_in_address(scope[part].decode("latin-1")) for part in ("raw_path", "query_string")):
             raise _refusal("A key stands in the address, where proxies and logs see it.", "Revoke it, and send another in a header.")
         sent = _read_headers(Headers(scope=scope))
         if not sent:

@@ -25,7 +25,7 @@ class Caller:
 
     def limit(self, settings: Settings) -> Settings:
         """The settings with this caller's quotas in place of the defaults."""
-        return settings.model_copy(update=asdict(self.quotas))
+        return settings.model_copy(update={name: limit for name, limit in asdict(self.quotas).items() if limit is not None})
 
 
 def get_caller(request: Request) -> Caller:

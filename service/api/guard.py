@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from urllib.parse import unquote_plus
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -137,4 +136,4 @@ class LogRequests:
     def _describe(self, scope: Scope) -> str:
         # The raw path is still percent-encoded, so it cannot forge a line of the log.
         line = f"{scope['method']} {scope['raw_path'].decode('latin-1')}"
-        return "(a key in the address)" if self._leaks.is_in(unquote_plus(line)) else line[:200]
+        return "(a key in the address)" if self._leaks.is_in_address(line) else line[:200]

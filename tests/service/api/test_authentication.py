@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -180,7 +181,9 @@ def test_a_key_in_a_wrong_place_is_refused_and_leaves_no_trace(
         for method, path, params in [
             ("GET", "/v1/jobs", {"key": key}),
             ("GET", "/v1/jobs", {key: ""}),
-            ("GET", f"/v1/jobs/{httpx.QueryParams({'': key})!s}".replace("/=", "/"), None),
+            ("GET", f"/v1/jobs/{quote(key, safe='')}", None),
+            ("GET", f"/v1/jobs/{key}", None),
+            ("GET", f"/v1/jobs?key={key}", None),
             ("POST", "/v1/jobs/none/cancel", {"after": f"x{key[:-1]}" if own_key else key}),
             ("GET", "/no/such/path", {"token": key}),
         ]
@@ -199,7 +202,7 @@ def test_a_key_in_a_wrong_place_is_refused_and_leaves_no_trace(
     # The client and uvicorn have logs of their own, of which `serve` shows nothing: tests/acceptance/test_keys.py.
     lines = [f"{record.getMessage()} {record.exc_text}" for record in caplog.records if record.name.startswith("service")]
     assert any("(a key in the address)" in line for line in lines)
-    assert [line for line in lines if secret in line or httpx.QueryParams({"": secret})[""] in line] == []
+    assert [line for line in lines if secret in line or quote(secret, safe="") in line] == []
 
 
 def test_no_query_is_logged(guarded: LiveService, caplog: pytest.LogCaptureFixture) -> None:

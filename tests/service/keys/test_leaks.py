@@ -1,5 +1,7 @@
 """Keys are found wherever they stand in a text, parts of them too; nothing else is taken for one."""
 
+from urllib.parse import quote, quote_plus
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,14 @@ def test_a_key_is_found_anywhere_and_from_the_first_digit_of_its_secret_on(befor
         assert finder.is_in(f"{before}{key.upper()}{after}")
     assert LeakFinder(ADMIN_KEY).is_in(f"{before}{ADMIN_KEY}{after}")
     assert not LeakFinder(None).is_in(ADMIN_KEY)
+
+
+@given(st.text(max_size=20), st.booleans(), st.booleans())
+def test_a_key_is_found_in_an_address_however_it_is_written(around: str, encoded: bool, own: bool) -> None:
+    key = draw_key().reveal() if own else ADMIN_KEY
+    written = quote(key, safe="") if encoded else key
+    for address in (f"/{quote(around)}{written}/{quote(around)}", f"a={quote_plus(around)}&k={written}&b={quote_plus(around)}"):
+        assert LeakFinder(ADMIN_KEY).is_in_address(address)
 
 
 @given(st.text())
