@@ -13,6 +13,11 @@ from service.api.uploads.metadata import MAX_PAIRS, METADATA, RULE
 
 router = APIRouter(tags=["jobs"])
 
+_REMOTE = (
+    "`file:PATH` under a data root of the service, or, where the settings let it (`reference_schemes` of /v1/info), `https://…`, "
+    "`s3://BUCKET/KEY`, `hf://ORG/NAME@REV/PATH` or `hf://datasets/ORG/NAME@REV/PATH`, which a runner fetches before the run; "
+    "`#sha256=` and 64 hexadecimal digits at the end say which bytes are meant."
+)
 _FILE = {"type": "string", "format": "binary"}
 _PARTS: dict[str, dict[str, Any]] = {
     "kind": {
@@ -25,10 +30,10 @@ _PARTS: dict[str, dict[str, Any]] = {
     "dataset": {**_FILE, "description": "Training rows: parquet, or .npz with x and y. This or `dataset_ref`, for compress alone."},
     "validation": {**_FILE, "description": "Rows that choose the point. Absent: a tenth of the training rows."},
     "test": {**_FILE, "description": "Rows for the reported metric. Absent: a tenth of the training rows."},
-    "model_ref": {"type": "string", "description": "`file:PATH` of a model under a data root of the service, in place of `model`."},
-    "dataset_ref": {"type": "string", "description": "`builtin:digits`, or `file:PATH` under a data root of the service."},
-    "validation_ref": {"type": "string", "description": "`file:PATH` under a data root of the service."},
-    "test_ref": {"type": "string", "description": "`file:PATH` under a data root of the service."},
+    "model_ref": {"type": "string", "description": f"A reference in place of `model`: {_REMOTE}"},
+    "dataset_ref": {"type": "string", "description": f"`builtin:digits`, {_REMOTE}"},
+    "validation_ref": {"type": "string", "description": _REMOTE},
+    "test_ref": {"type": "string", "description": _REMOTE},
     "parent_id": {
         "type": "string",
         "description": "The `id` of a finished job, whose model and curve are taken. For select alone.",

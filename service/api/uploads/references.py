@@ -51,7 +51,7 @@ def _check_remote(reference: Reference, param: str, settings: Settings) -> JobIn
     except AddressRefused as error:
         raise _not_allowed(str(error), param, settings) from None
     except ValueError as error:
-        raise _refusal(str(error), param) from None
+        raise _refusal(str(error), param, "For example https://example.org/FILE, s3://BUCKET/KEY or hf://ORG/NAME@main/PATH.") from None
     path = source.key if isinstance(source, S3Source) else source.url.path
     return JobInput(ref=reference.text, filename=path.rpartition("/")[2] or None, sha256=reference.sha256)
 

@@ -36,6 +36,9 @@ def test_no_other_text_is_taken_for_one(text: str) -> None:
     assert not LeakFinder(ADMIN_KEY).is_in(text)
 
 
-@pytest.mark.parametrize("text", ["", "/v1/jobs", f"/v1/jobs/{new_job_id()}/artifacts/model.onnx", draw_key().id, ADMIN_KEY[:-1]])
+ORDINARY = ["", "/v1/jobs", f"/v1/jobs/{new_job_id()}/artifacts/model.onnx", draw_key().id, ADMIN_KEY[:-1]]
+
+
+@pytest.mark.parametrize("text", ORDINARY, ids=["nothing", "path", "path of a job", "id of a key", "part of a key"])
 def test_ordinary_addresses_have_none(text: str) -> None:
     assert not LeakFinder(ADMIN_KEY).is_in(text)
