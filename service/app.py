@@ -5,18 +5,35 @@ from collections.abc import Callable, Mapping
 from fastapi import FastAPI
 
 from compressor import __version__
-from service.api import artifacts, compress, config, description, events, info, jobs, livez, pause, problems, readyz, report, retry
+from service.api import (
+    artifacts,
+    compress,
+    config,
+    datasets,
+    description,
+    events,
+    info,
+    jobs,
+    livez,
+    models,
+    pause,
+    problems,
+    readyz,
+    report,
+    retry,
+)
 from service.api.dependencies import Services
 from service.api.guard import EndUnreadBodies, GuardAddress, LogRequests
 from service.api.watcher import JobWatcher
 from service.jobs.events.repository import EventRepository
 from service.jobs.idempotency.repository import IdempotencyRepository
 from service.jobs.repository import JobRepository
+from service.jobs.uploads.repository import UploadRepository
 from service.settings import Settings
 from service.storage.store import ObjectStore
 
 DESCRIPTION = "Makes trained neural networks smaller by sparse variational dropout. Every error is an RFC 9457 problem object."
-ROUTERS = (compress, jobs, pause, retry, events, artifacts, report, config, info, livez, readyz)
+ROUTERS = (compress, jobs, pause, retry, events, artifacts, report, models, datasets, config, info, livez, readyz)
 
 
 def describe_api() -> FastAPI:
@@ -42,6 +59,7 @@ def create_app(
         EventRepository(job_repository.engine),
         store,
         IdempotencyRepository(job_repository.engine),
+        UploadRepository(job_repository.engine),
         JobWatcher(job_repository.marks),
         {**own_checks, **(checks or {})},
     )

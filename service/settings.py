@@ -9,6 +9,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "BAYESPRESS_"
 MIB = 1024 * 1024
+DAY_S = 86400.0
+# What any database can count back from now.
+LONGEST_S = 36500 * DAY_S
 
 
 class Settings(BaseSettings):
@@ -35,6 +38,23 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=2048 * MIB, ge=1, description="Largest request body: model and data together.")
 
     idempotency_ttl_s: float = Field(default=86400.0, gt=0.0, description="An Idempotency-Key is remembered for so long.")
+
+    # What is kept, and for how long
+    retain_uploads_s: float = Field(
+        default=7 * DAY_S,
+        gt=0.0,
+        le=LONGEST_S,
+        description="A model or dataset of POST /v1/models or /v1/datasets is kept for so long since its last use.",
+    )
+    retain_jobs_s: float | None = Field(
+        default=None, gt=0.0, le=LONGEST_S, description="A finished job is kept for so long, with its files. Unset: until it is deleted."
+    )
+    upload_idle_s: float = Field(
+        default=3600.0,
+        gt=0.0,
+        le=LONGEST_S,
+        description="Files of a request that was never completed go when nothing has come for so long.",
+    )
 
     # The worker
     workers: int = Field(default=1, ge=0, le=256, description="Jobs that run at the same time; 0 takes requests and runs nothing.")

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from service.api.caller import CallerDep
 from service.api.creation import CreationOptionsDep, create_job
 from service.api.dependencies import ServicesDep
 from service.api.problems import document
@@ -68,6 +69,6 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/compress", operation_id="compress", status_code=202, responses=RESPONSES, response_model=JobView, openapi_extra=REQUEST_BODY)
-async def compress(request: Request, services: ServicesDep, options: CreationOptionsDep) -> Response:
+async def compress(request: Request, services: ServicesDep, options: CreationOptionsDep, caller: CallerDep) -> Response:
     """Takes a model and a dataset and queues a job that compresses the model; the same as `POST /v1/jobs`, with every `kind`."""
-    return await create_job(request, services, options)
+    return await create_job(request, services, options, caller)

@@ -6,11 +6,13 @@ from typing import Annotated
 from fastapi import Depends, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from service.api.caller import Caller
 from service.api.dependencies import Services
 from service.api.idempotency import check_same, fingerprint_of, in_use, reserving
 from service.api.schemas import Validated, job_path, to_job_view, to_validated
 from service.api.uploads.parents import inputs_of
 from service.api.uploads.submission import Submission, receive_submission
+from service.api.uploads.uploaded import UploadedInputs
 from service.jobs.idempotency.repository import KeyRecord
 from service.jobs.job import Job, new_job, new_job_id
 from service.storage.keys import job_prefix
@@ -40,13 +42,13 @@ def read_options(
 CreationOptionsDep = Annotated[CreationOptions, Depends(read_options)]
 
 
-async def create_job(request: Request, services: Services, options: CreationOptions) -> Response:
+async def create_job(request: Request, services: Services, options: CreationOptions, caller: Caller) -> Response:
     """Receives the request. 202 and the job, which is the first one where the key came before; 200 where it was only checked."""
     job_id = new_job_id()
     if options.validate_only:
-        return _to_response(await _validate(request, job_id, services), 200)
+        return _to_response(await _validate(request, job_id, services, caller), 200)
     async with reserving(options.idempotency_key, job_id, services.keys, services.settings) as first:
-        submission = await receive_submission(request, job_id, services.store, services.settings)
+        submission = await _receive(request, job_id, services, caller)
         try:
             if first is None:
                 job = await run_in_threadpool(_insert, submission, job_id, options.idempotency_key, services)
@@ -67,8 +69,13 @@ def announce(job: Job, response: Response) -> None:
     response.headers["Retry-After"] = "2"
 
 
-async def _validate(request: Request, job_id: str, services: Services) -> Validated:
-    submission = await receive_submission(request, job_id, services.store, services.settings)
+async def _receive(request: Request, job_id: str, services: Services, caller: Caller) -> Submission:
+    uploaded = UploadedInputs(caller.owner, services.uploads, services.store)
+    return await receive_submission(request, job_id, services.store, services.settings, uploaded)
+
+
+async def _validate(request: Request, job_id: str, services: Services, caller: Caller) -> Validated:
+    submission = await _receive(request, job_id, services, caller)
     try:
         return to_validated(await run_in_threadpool(_to_job, submission, job_id, services))
     finally:

@@ -12,6 +12,7 @@ from service.jobs.events.repository import EventRepository
 from service.jobs.idempotency.repository import IdempotencyRepository
 from service.jobs.job import Job
 from service.jobs.repository import JobRepository
+from service.jobs.uploads.repository import UploadRepository
 from service.settings import Settings
 from service.storage.store import ObjectStore
 
@@ -25,6 +26,7 @@ class Services:
     events: EventRepository
     store: ObjectStore
     keys: IdempotencyRepository
+    uploads: UploadRepository
     watcher: JobWatcher
     checks: Mapping[str, Callable[[], object]]
 

@@ -14,8 +14,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from service.api.problems import IdempotencyKeyInUse, IdempotencyKeyReused
+from service.api.uploads.digests import SUFFIX
 from service.api.uploads.submission import Submission
 from service.jobs.idempotency.repository import IdempotencyRepository, KeyRecord
+from service.jobs.job import JobInput
 from service.settings import Settings
 
 HEADER = "Idempotency-Key"
@@ -64,9 +66,16 @@ def fingerprint_of(submission: Submission) -> str:
         "config": submission.config.model_dump(mode="json", exclude_defaults=True),
         "metadata": submission.metadata,
         "parent_id": submission.parent_id,
-        "inputs": {name: given.ref or given.sha256 for name, given in submission.inputs.items()},
+        "inputs": {name: _content_of(given) for name, given in submission.inputs.items()},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _content_of(given: JobInput) -> str | None:
+    """Of a file its sha256, whether it was sent or is an upload's; of any other reference what it says and expects."""
+    if given.key is not None:
+        return given.sha256
+    return given.ref if given.sha256 is None else f"{given.ref}{SUFFIX}{given.sha256}"
 
 
 def check_same(first: KeyRecord, fingerprint: str) -> None:

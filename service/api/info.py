@@ -28,7 +28,7 @@ def to_info(settings: Settings, devices: list[Device]) -> Info:
         version=__version__,
         kinds=list(get_args(Kind.__value__)),
         devices=devices,
-        reference_schemes=["builtin", "file"] if settings.data_roots else ["builtin"],
+        reference_schemes=["builtin", "file", "id"] if settings.data_roots else ["builtin", "id"],
         opset=OpsetRange(min=MIN_OPSET, max=MAX_OPSET),
         formats=Formats(model=[".onnx", WEIGHTS_SUFFIX], dataset=[PARQUET, NPZ], delivered=list(get_args(Format.__value__))),
         limits=Limits.model_validate(settings, from_attributes=True),

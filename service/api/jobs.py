@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from compressor.protocol import Kind
+from service.api.caller import CallerDep
 from service.api.compress import REQUEST_BODY, RESPONSES
 from service.api.creation import CreationOptionsDep, create_job
 from service.api.dependencies import FinishedJobDep, JobDep, ServicesDep, get_job
@@ -35,9 +36,9 @@ _FILTER = re.compile(rf"{METADATA}\[(.*)\]", re.DOTALL)
 
 
 @router.post("", operation_id="create_job", status_code=202, responses=RESPONSES, response_model=JobView, openapi_extra=REQUEST_BODY)
-async def create(request: Request, services: ServicesDep, options: CreationOptionsDep) -> Response:
+async def create(request: Request, services: ServicesDep, options: CreationOptionsDep, caller: CallerDep) -> Response:
     """Takes what the kind needs, a model and a dataset where it is compress, and queues the job."""
-    return await create_job(request, services, options)
+    return await create_job(request, services, options, caller)
 
 
 @router.get("", operation_id="list_jobs", responses=document(422), openapi_extra={"parameters": [_METADATA_PARAMETER]})

@@ -21,6 +21,7 @@
     ├── ParentNotFound            422
     ├── IdempotencyKeyReused      422
     ├── IdempotencyKeyInUse       409
+    ├── UploadNotFound            404
     ├── JobNotFound               404
     ├── ArtifactNotFound          404
     ├── JobNotFinished            409
@@ -35,7 +36,7 @@
     ├── OriginNotAllowed          403
     └── NotReady                  503
 
-The library's own errors (`compressor.errors`) and that of `service.data_roots` keep their codes, and what nobody
+The library's own errors (`compressor.errors`) and those of `service.data_roots` and `service.digests` keep their codes, and what nobody
 expected is `internal_error`. `raised_errors` is the one table of them, which the README and openapi.json are written from.
 """
 
@@ -53,6 +54,7 @@ from starlette.routing import Match
 from compressor.errors import CompressionError, DatasetError, ModelError, Problem, error_classes
 from service.api.request_id import request_id
 from service.data_roots import DatasetRefNotAllowed, ModelRefNotAllowed
+from service.digests import DigestMismatch
 
 MEDIA_TYPE = "application/problem+json"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -164,6 +166,10 @@ class IdempotencyKeyInUse(ApiError):
     code, title, status = "idempotency_key_in_use", "The first request with this Idempotency-Key is still being received", 409
 
 
+class UploadNotFound(ApiError):
+    code, title, status = "upload_not_found", "There is no such model or dataset", 404
+
+
 class JobNotFound(ApiError):
     code, title, status = "job_not_found", "There is no such job", 404
 
@@ -220,7 +226,7 @@ def raised_errors() -> list[type[CompressionError] | type[ApiError]]:
     """Every error that a client can meet: the library's, then those of the service."""
     # The two only hold their subclasses together.
     library = [cls for cls in error_classes() if cls.__module__ == "compressor.errors" and cls not in {ModelError, DatasetError}]
-    return [*library, ModelRefNotAllowed, DatasetRefNotAllowed, *ApiError.__subclasses__()]
+    return [*library, ModelRefNotAllowed, DatasetRefNotAllowed, DigestMismatch, *ApiError.__subclasses__()]
 
 
 def make_problem(status: int, code: str, title: str, detail: str, param: str | None = None, suggestion: str | None = None) -> Problem:

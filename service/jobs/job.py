@@ -11,9 +11,15 @@ from compressor.errors import Problem
 from compressor.protocol import Kind
 from service.jobs.states import TERMINAL, Status
 
+# Of a reference to what was uploaded by itself.
+ID_SCHEME = "id:"
+
 
 class JobInput(BaseModel):
-    """One input file: an object of the store (`key`), or a reference that the API has already checked (`ref`)."""
+    """One input file: an object of the store (`key`), or a reference that the API has already checked (`ref`).
+
+    Of an upload (`id:`) it has both: the job's own copy, and how the client named it. `sha256` of any other reference is the one expected.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,8 +31,9 @@ class JobInput(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> "JobInput":
-        if (self.key is None) == (self.ref is None):
-            raise ValueError("an input has either a key or a ref")
+        outside = self.ref is not None and not self.ref.startswith(ID_SCHEME)
+        if (self.key is not None) == outside:
+            raise ValueError("an input has either a key or a ref; that of an upload has both")
         return self
 
 

@@ -3,6 +3,7 @@
     jobs/<job>/inputs/<name><suffix>                what the client sent: model, dataset, validation, test; a retry has copies of its own
     jobs/<job>/<fence>/checkpoint.safetensors       what an attempt saves; a later attempt resumes from the highest fence
     jobs/<job>/<fence>/artifacts/<name>             what an attempt delivers
+    uploads/<receipt>/<part><suffix>                a model or a part of a dataset, as a request brought it; jobs have their own copies
 
 An attempt writes under its own fence only, so one that has lost its lease can overwrite nothing.
 """
@@ -20,6 +21,7 @@ def _segment(text: str) -> str:
 
 
 JOBS = "jobs"
+UPLOADS = "uploads"
 INPUTS = "inputs"
 
 
@@ -45,3 +47,11 @@ def checkpoint_key(job_id: str, fence: int) -> str:
 
 def artifact_key(job_id: str, fence: int, name: str) -> str:
     return f"{attempt_prefix(job_id, fence)}/artifacts/{_segment(name)}"
+
+
+def upload_prefix(receipt: str) -> str:
+    return f"{UPLOADS}/{_segment(receipt)}"
+
+
+def upload_key(receipt: str, part: str, suffix: str) -> str:
+    return f"{upload_prefix(receipt)}/{_segment(part + suffix)}"

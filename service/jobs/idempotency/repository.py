@@ -37,7 +37,7 @@ class IdempotencyRepository:
 
     def reserve(self, key: str, job_id: str, lease_s: float) -> KeyRecord:
         """The request that has the key now: the one for `job_id`, unless an earlier one has it."""
-        self._sweep()
+        self.sweep()
         while True:
             try:
                 with self._engine.begin() as connection:
@@ -69,7 +69,8 @@ class IdempotencyRepository:
             insert_job(connection, job)
         return True
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
+        """Removes some of the keys that have expired."""
         # In one order and past what others have locked, so that two sweeps never wait for each other.
         expired = (
             select(keys.c.key)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from compressor import __version__
 from compressor.config import CompressionConfig
 from service.api import examples
-from service.api.schemas import ArtifactList, EventList, Info, JobList, JobView
+from service.api.schemas import ArtifactList, DatasetList, DatasetUpload, EventList, Info, JobList, JobView, ModelList, ModelUpload
 from service.app import describe_api
 from service.jobs.states import Status
 from tests.service.api.live import LiveService, service_settings, serving
@@ -64,7 +64,15 @@ def test_operations_are_documented(description: dict[str, Any]) -> None:
     assert set(examples.RESPONSES) <= set(names)
 
 
-ANSWERS: dict[str, type[BaseModel]] = {"list_jobs": JobList, "list_artifacts": ArtifactList, "list_events": EventList}
+ANSWERS: dict[str, type[BaseModel]] = {
+    "list_jobs": JobList,
+    "list_artifacts": ArtifactList,
+    "list_events": EventList,
+    **dict.fromkeys(("upload_model", "get_model"), ModelUpload),
+    **dict.fromkeys(("upload_dataset", "get_dataset"), DatasetUpload),
+    "list_models": ModelList,
+    "list_datasets": DatasetList,
+}
 
 
 @pytest.mark.parametrize("name", examples.RESPONSES)
@@ -130,7 +138,7 @@ def test_the_schema_of_a_configuration_has_a_strong_etag(service: LiveService) -
 
 def test_info_says_what_the_settings_say(service: LiveService) -> None:
     info = Info.model_validate_json(service.client.get("/v1/info").content)
-    assert (info.version, info.kinds, info.reference_schemes) == (__version__, ["compress", "inspect", "select"], ["builtin", "file"])
+    assert (info.version, info.kinds, info.reference_schemes) == (__version__, ["compress", "inspect", "select"], ["builtin", "file", "id"])
     limits = info.limits.model_dump()
     assert limits == {name: getattr(service.settings, name) for name in limits}
     assert info.devices[0] == "cpu"  # torch is here
@@ -138,7 +146,7 @@ def test_info_says_what_the_settings_say(service: LiveService) -> None:
 
 def test_info_names_file_only_where_a_data_root_is_open(tmp_path: Path) -> None:
     with serving(service_settings(tmp_path / "home")) as live:
-        assert live.client.get("/v1/info").json()["reference_schemes"] == ["builtin"]
+        assert live.client.get("/v1/info").json()["reference_schemes"] == ["builtin", "id"]
 
 
 def test_formats_of_info_are_those_that_are_taken(service: LiveService) -> None:

@@ -42,7 +42,7 @@ def test_nullability_and_partial_index(engine: Engine) -> None:
 def test_upgrade_twice_changes_nothing(engine: Engine) -> None:
     upgrade(engine)
     with engine.begin() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0005"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0007"]
 
 
 def test_jobs_of_an_older_database_are_still_there(engine: Engine) -> None:
@@ -51,7 +51,7 @@ def test_jobs_of_an_older_database_are_still_there(engine: Engine) -> None:
     with engine.begin() as connection:
         for name in ("parent_id", "metadata", "retry_of", "estimated_finish", "last_event_id"):
             connection.execute(text(f"ALTER TABLE jobs DROP COLUMN {name}"))
-        for name in ("idempotency_keys", "events"):
+        for name in ("idempotency_keys", "events", "upload_files", "upload_objects", "uploads"):
             connection.execute(text(f"DROP TABLE {name}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     upgrade(engine)

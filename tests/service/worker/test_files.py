@@ -15,10 +15,11 @@ from compressor.config import CompressionConfig
 from compressor.protocol import TRAINER_INPUT, DataReference, Kind, TrainerInput
 from service.jobs.job import JobInput, new_job, new_job_id
 from service.storage import keys
-from service.worker.files import UPLOAD_IDLE_S, discard_unclaimed, fetch
+from service.worker.files import discard_unclaimed, fetch
 from tests.service.storage.objects import put_bytes
-from tests.service.worker.workplace import Workplace, small_settings
+from tests.service.worker.workplace import Workplace, small_settings, wait_until
 
+UPLOAD_IDLE_S = 3600.0
 KILLED_WHILE_RECEIVING = """
 import asyncio, os, signal, sys
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_only_old_uploads_without_a_job_are_removed(workplace: Workplace) -> Non
     make_old(workplace, growing, UPLOAD_IDLE_S + 60)
     (part,) = (workplace.settings.store_root / keys.job_prefix(growing)).rglob("dataset*")
     os.utime(part)
-    discard_unclaimed(workplace.repository, workplace.store)
+    discard_unclaimed(workplace.repository, workplace.store, UPLOAD_IDLE_S)
     assert [len(files(workplace, each)) for each in (orphan, half, recent, attempted, job_id, growing)] == [0, 0, 1, 2, 1, 2]
 
 
@@ -90,8 +91,7 @@ def test_a_worker_removes_them_when_it_starts(workplace: Workplace) -> None:
     orphan = upload(workplace)
     make_old(workplace, orphan, UPLOAD_IDLE_S + 60)
     with workplace.dispatcher():
-        workplace.wait_until_finished(workplace.submit())
-    assert files(workplace, orphan) == []
+        wait_until(lambda: files(workplace, orphan) == [])
 
 
 @pytest.mark.parametrize("kind", get_args(Kind.__value__))
