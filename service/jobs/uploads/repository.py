@@ -52,9 +52,11 @@ class UploadRepository:
 
     def _open(self, connection: Connection, owner: str, new_id: str, kind: UploadKind) -> bool:
         """Locks the upload's row; True where it had to be made."""
-        values = {"owner": owner, "id": new_id, "kind": kind, "serial": new_serial(), "created_at": self._now(), "used_at": self._now()}
+        now = self._now()
+        values = {"owner": owner, "id": new_id, "kind": kind, "serial": new_serial(), "created_at": now, "used_at": now}
         while not self._touch(connection, owner, new_id):
-            if connection.execute(_insert(connection, uploads).values(values).on_conflict_do_nothing()).rowcount == 1:
+            made = _insert(connection, uploads).values(values).on_conflict_do_nothing().returning(uploads.c.id)
+            if connection.execute(made).one_or_none() is not None:
                 return True
         return False
 

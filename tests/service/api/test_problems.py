@@ -30,6 +30,14 @@ ROUTES = [
     ("GET", "/v1/jobs/{job_id}/artifacts.zip"),
     ("GET", "/v1/jobs/{job_id}/report"),
     ("GET", "/v1/jobs/{job_id}/events"),
+    ("GET", "/v1/models"),
+    ("POST", "/v1/models"),
+    ("GET", "/v1/models/{model_id}"),
+    ("DELETE", "/v1/models/{model_id}"),
+    ("GET", "/v1/datasets"),
+    ("POST", "/v1/datasets"),
+    ("GET", "/v1/datasets/{dataset_id}"),
+    ("DELETE", "/v1/datasets/{dataset_id}"),
     ("GET", "/v1/config/schema"),
     ("GET", "/v1/info"),
     ("GET", "/livez"),
@@ -40,7 +48,7 @@ NEEDS_NO_TABLE = {"/v1/config/schema", "/v1/info"}
 
 
 def path_of(template: str) -> str:
-    return template.format(job_id="job_none", name="x")
+    return template.format(job_id="job_none", name="x", model_id=f"model_{'0' * 40}", dataset_id=f"dataset_{'0' * 40}")
 
 
 def assert_problem(response: httpx.Response, status: int, code: str) -> RequestProblem:
