@@ -68,7 +68,7 @@ def in_base64(data: bytes) -> str:
 def test_any_bytes_sent_twice_in_any_chunks_are_one_object(
     service: LiveService, text: bytes, sizes: tuple[int, int], is_model: bool
 ) -> None:
-    data = with_doc_string(text) if is_model else b"PAR1" + text + b"PAR1"
+    data = with_doc_string(text) if is_model else b"PAR1rows" + text + b"PAR1"
     path, part = ("/v1/models", "model") if is_model else ("/v1/datasets", "train")
     first = service.client.post(path, content=chunked(data, sizes[0]))
     after = stored(service)
