@@ -15,6 +15,7 @@ from service.api.uploads.metadata import MAX_PAIRS, METADATA, RULE
 router = APIRouter(tags=["jobs"])
 
 _FILE = {"type": "string", "format": "binary"}
+_PART_REF = "`id:` and the id of an uploaded dataset, whose training rows are taken, or `file:PATH` under a data root of the service."
 _PARTS: dict[str, dict[str, Any]] = {
     "kind": {
         "$ref": "#/components/schemas/Kind",
@@ -26,10 +27,16 @@ _PARTS: dict[str, dict[str, Any]] = {
     "dataset": {**_FILE, "description": "Training rows: parquet, or .npz with x and y. This or `dataset_ref`, for compress alone."},
     "validation": {**_FILE, "description": "Rows that choose the point. Absent: a tenth of the training rows."},
     "test": {**_FILE, "description": "Rows for the reported metric. Absent: a tenth of the training rows."},
-    "model_ref": {"type": "string", "description": "`file:PATH` of a model under a data root of the service, in place of `model`."},
-    "dataset_ref": {"type": "string", "description": "`builtin:digits`, or `file:PATH` under a data root of the service."},
-    "validation_ref": {"type": "string", "description": "`file:PATH` under a data root of the service."},
-    "test_ref": {"type": "string", "description": "`file:PATH` under a data root of the service."},
+    "model_ref": {
+        "type": "string",
+        "description": "In place of `model`: `id:` and the id of an uploaded one, or `file:PATH` under a data root of the service. As behind every reference, `#sha256=` may follow.",
+    },
+    "dataset_ref": {
+        "type": "string",
+        "description": "`id:` and the id of an uploaded dataset, all parts of which are taken; `builtin:digits`; or `file:PATH` under a data root of the service.",
+    },
+    "validation_ref": {"type": "string", "description": _PART_REF},
+    "test_ref": {"type": "string", "description": _PART_REF},
     "parent_id": {
         "type": "string",
         "description": "The `id` of a finished job, whose model and curve are taken. For select alone.",

@@ -29,13 +29,18 @@ def test_every_field_survives_the_environment(tmp_path: Path, monkeypatch: pytes
         renew_s=0.5,
         trainer_memory_bytes=10**9,
         database_url="sqlite:///x",
+        retain_uploads_s=60.5,
+        retain_jobs_s=3600,
     )
     for name, value in settings.to_environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
 
 
-@pytest.mark.parametrize("values", [{"port": 70000}, {"lease_s": 1.0, "renew_s": 2.0}, {"workers": -1}, {"hmoe": "x"}])
+@pytest.mark.parametrize(
+    "values",
+    [{"port": 70000}, {"lease_s": 1.0, "renew_s": 2.0}, {"workers": -1}, {"retain_jobs_s": 0}, {"retain_uploads_s": 1e12}, {"hmoe": "x"}],
+)
 def test_a_wrong_value_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Settings.model_validate(values)
