@@ -1,9 +1,8 @@
-"""The README's lines on uploads, run as they stand there against a real service, whose job then comes to its end; memory; expected digests."""
+"""The README's lines on uploads, run as they stand there against a real service, to the end of the job; memory; expected digests."""
 
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def test_the_lines_do_what_the_readme_says(folder: Path, tmp_path: Path) -> None
 
 def test_a_file_that_has_become_another_ends_the_job(folder: Path, tmp_path: Path) -> None:
     rows = folder / "rows.npz"
-    os.rename(folder / "mnist-train.parquet", rows)
+    (folder / "mnist-train.parquet").rename(rows)
     digest = hashlib.sha256(rows.read_bytes()).hexdigest()
     with served(tmp_path / "home", "--data-root", str(folder)) as service:
         body = {"model_ref": f"file:{folder}/model.onnx", "dataset_ref": f"file:{rows}#sha256={'0' * 64}"}
