@@ -29,13 +29,13 @@ _PARTS: dict[str, dict[str, Any]] = {
     "test": {**_FILE, "description": "Rows for the reported metric. Absent: a tenth of the training rows."},
     "model_ref": {
         "type": "string",
-        "description": "In place of `model`: `id:` and the id of an uploaded one, or `file:PATH` under a data root of the service. As behind "
-        "every reference, `#sha256=` and what it must be may follow.",
+        "description": "In place of `model`: `id:` and the id of an uploaded one, or `file:PATH` under a data root of the service. As "
+        "behind every reference, `#sha256=` and what it must be may follow.",
     },
     "dataset_ref": {
         "type": "string",
-        "description": "`id:` and the id of an uploaded dataset, all parts of which are taken; `builtin:digits`; or `file:PATH` under a data "
-        "root of the service.",
+        "description": "`id:` and the id of an uploaded dataset, all parts of which are taken; `builtin:digits`; or `file:PATH` under a "
+        "data root of the service.",
     },
     "validation_ref": {"type": "string", "description": _PART_REF},
     "test_ref": {"type": "string", "description": _PART_REF},

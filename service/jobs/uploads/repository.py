@@ -7,9 +7,8 @@ whoever sends the same bytes anew meanwhile. Locks are taken in one order: the u
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, and_, delete, exists, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, delete, exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.jobs.clock import DatabaseClock, utc_now
@@ -137,16 +136,15 @@ def _release(connection: Connection, digest: str) -> list[str]:
 
 
 def _read(connection: Connection, wanted: ColumnElement[bool], limit: int = 1) -> list[Upload]:
+    """Uploads of one owner, the newest first."""
     rows = connection.execute(select(uploads).where(wanted).order_by(uploads.c.serial.desc()).limit(limit)).all()
-    return [_to_upload(connection, row) for row in rows]
-
-
-def _to_upload(connection: Connection, row: Row[Any]) -> Upload:
     query = (
-        select(files.c.part, files.c.filename, objects.c.sha256, objects.c.key, objects.c.bytes)
+        select(files.c.upload_id, files.c.part, files.c.filename, objects.c.sha256, objects.c.key, objects.c.bytes)
         .join(objects, objects.c.sha256 == files.c.sha256)
-        .where(files.c.owner == row.owner, files.c.upload_id == row.id)
+        .where(files.c.owner.in_([row.owner for row in rows[:1]]), files.c.upload_id.in_([row.id for row in rows]))
         .order_by(files.c.part)
     )
-    found = {found.part: UploadedFile.model_validate(found, from_attributes=True) for found in connection.execute(query)}
-    return Upload(files=found, **{name: value for name, value in row._asdict().items() if name != "owner"})
+    found: dict[str, dict[str, UploadedFile]] = {row.id: {} for row in rows}
+    for file in connection.execute(query):
+        found[file.upload_id][file.part] = UploadedFile.model_validate(file, from_attributes=True)
+    return [Upload(files=found[row.id], **{name: value for name, value in row._asdict().items() if name != "owner"}) for row in rows]
