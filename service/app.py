@@ -9,11 +9,13 @@ from service.api import (
     artifacts,
     compress,
     config,
+    datasets,
     description,
     events,
     info,
     jobs,
     livez,
+    models,
     pause,
     problems,
     readyz,
@@ -29,6 +31,7 @@ from service.api.watcher import JobWatcher
 from service.jobs.events.repository import EventRepository
 from service.jobs.idempotency.repository import IdempotencyRepository
 from service.jobs.repository import JobRepository
+from service.jobs.uploads.repository import UploadRepository
 from service.keys.leaks import LeakFinder
 from service.keys.repository import KeyRepository
 from service.settings import Settings
@@ -37,7 +40,7 @@ from service.webhooks.deliveries.repository import DeliveryRepository
 from service.webhooks.repository import EndpointRepository
 
 DESCRIPTION = "Makes trained neural networks smaller by sparse variational dropout. Every error is an RFC 9457 problem object."
-ROUTERS = (compress, jobs, pause, retry, events, artifacts, report, webhooks, config, info, livez, readyz)
+ROUTERS = (compress, jobs, pause, retry, events, artifacts, report, models, datasets, webhooks, config, info, livez, readyz)
 
 
 def describe_api() -> FastAPI:
@@ -64,6 +67,7 @@ def create_app(
         EventRepository(job_repository.engine),
         store,
         IdempotencyRepository(job_repository.engine),
+        UploadRepository(job_repository.engine),
         JobWatcher(job_repository.marks),
         EndpointRepository(job_repository.engine),
         DeliveryRepository(job_repository.engine),

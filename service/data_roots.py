@@ -27,7 +27,8 @@ class ModelRefNotAllowed(ClientError):
 def suggest(param: str) -> str:
     """Which references the part `param` takes."""
     builtin = f"{', '.join(BUILTIN)} and, " if param == "dataset_ref" else ""
-    return f"{param} takes {builtin}under a folder that `serve --data-root` names, {FILE_SCHEME}PATH."
+    kind = "model" if param == MODEL_REF else "dataset"
+    return f"{param} takes {builtin}under a folder that `serve --data-root` names, {FILE_SCHEME}PATH; or id:ID of POST /v1/{kind}s."
 
 
 def resolve(path: Path, param: str, data_roots: Sequence[Path]) -> Path:

@@ -12,7 +12,7 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme.__value__)
 REMOTE = ("https", "http", "s3", "hf")
 MAX_CHARACTERS = 4096
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_MARK = "#sha256="
+DIGEST_MARK = "#sha256="
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ def parse(text: str) -> Reference:
     scheme, colon, rest = text.partition(":")
     if not colon or len(text) > MAX_CHARACTERS:
         raise ValueError(f"{_shorten(text)!r} is no reference.")
-    rest, mark, digest = rest.rpartition(_MARK) if _MARK in rest else (rest, "", "")
+    rest, mark, digest = rest.rpartition(DIGEST_MARK) if DIGEST_MARK in rest else (rest, "", "")
     if mark and not _DIGEST.fullmatch(digest):
-        raise ValueError(f"{_MARK} is followed by 64 hexadecimal digits, and {_shorten(digest)!r} is something else.")
+        raise ValueError(f"{DIGEST_MARK} is followed by 64 hexadecimal digits, and {_shorten(digest)!r} is something else.")
     return Reference(scheme.lower(), rest, digest.lower() or None)
 
 

@@ -19,6 +19,9 @@ SECRETS = frozenset({"admin_key"})
 # Settings that are names, separated by commas in the environment.
 NAMES = ("allowed_hosts", "reference_schemes", "reference_hosts", "s3_buckets")
 MAX_WEBHOOK_DELAY_S = 30 * 86400.0
+DAY_S = 86400.0
+# What any database can count back from now.
+LONGEST_S = 36500 * DAY_S
 
 
 class Settings(BaseSettings):
@@ -50,7 +53,7 @@ class Settings(BaseSettings):
     max_queued_jobs: int | None = Field(default=None, ge=0, description="Unfinished jobs of an owner. Unset: no limit.")
     max_running_jobs: int | None = Field(default=None, ge=1, description="Jobs of an owner that run at the same time. Unset: no limit.")
     max_stored_bytes: int | None = Field(
-        default=None, ge=0, description="Inputs and artifacts of an owner with which another job is taken. Unset: no limit."
+        default=None, ge=0, description="Inputs, artifacts and uploads of an owner with which more is taken. Unset: no limit."
     )
 
     # What an upload may weigh
@@ -84,6 +87,23 @@ class Settings(BaseSettings):
         default=SCHEDULE_S,
         max_length=100,
         description="Seconds from each failed attempt to send a webhook to the next; after the last one it is given up.",
+    )
+
+    # What is kept, and for how long
+    retain_uploads_s: float = Field(
+        default=7 * DAY_S,
+        gt=0.0,
+        le=LONGEST_S,
+        description="A model or dataset of POST /v1/models or /v1/datasets is kept for so long since its last use.",
+    )
+    retain_jobs_s: float | None = Field(
+        default=None, gt=0.0, le=LONGEST_S, description="A finished job is kept for so long, with its files. Unset: until it is deleted."
+    )
+    upload_idle_s: float = Field(
+        default=3600.0,
+        gt=0.0,
+        le=LONGEST_S,
+        description="Files of a request that was never completed go when nothing has come for so long.",
     )
 
     # The worker

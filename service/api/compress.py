@@ -14,7 +14,8 @@ from service.api.uploads.metadata import MAX_PAIRS, METADATA, RULE
 router = APIRouter(tags=["jobs"])
 
 _REMOTE = (
-    "`file:PATH` under a data root of the service, or, where the settings let it (`reference_schemes` of /v1/info), `https://…`, "
+    "`id:` and the id of an upload, `file:PATH` under a data root of the service, or, where the settings let it (`reference_schemes` of "
+    "/v1/info), `https://…`, "
     "`s3://BUCKET/KEY`, `hf://ORG/NAME@REV/PATH` or `hf://datasets/ORG/NAME@REV/PATH`, which a runner fetches before the run; "
     "`#sha256=` and 64 hexadecimal digits at the end say which bytes are meant."
 )
@@ -31,7 +32,7 @@ _PARTS: dict[str, dict[str, Any]] = {
     "validation": {**_FILE, "description": "Rows that choose the point. Absent: a tenth of the training rows."},
     "test": {**_FILE, "description": "Rows for the reported metric. Absent: a tenth of the training rows."},
     "model_ref": {"type": "string", "description": f"A reference in place of `model`: {_REMOTE}"},
-    "dataset_ref": {"type": "string", "description": f"`builtin:digits`, {_REMOTE}"},
+    "dataset_ref": {"type": "string", "description": f"`builtin:digits`, {_REMOTE} Of an uploaded dataset all parts are taken."},
     "validation_ref": {"type": "string", "description": _REMOTE},
     "test_ref": {"type": "string", "description": _REMOTE},
     "parent_id": {

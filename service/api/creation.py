@@ -12,6 +12,7 @@ from service.api.idempotency import check_same, fingerprint_of, in_use, reservin
 from service.api.schemas import Validated, job_path, to_job_view, to_validated
 from service.api.uploads.parents import inputs_of
 from service.api.uploads.submission import Submission, receive_submission
+from service.api.uploads.uploaded import UploadedInputs
 from service.jobs.idempotency.repository import KeyRecord
 from service.jobs.job import Job, new_job, new_job_id
 from service.storage.keys import job_prefix
@@ -52,7 +53,7 @@ async def create_job(request: Request, services: Services, options: CreationOpti
         if first is None:
             # Before anything is received for nothing.
             await run_in_threadpool(services.jobs.check_room, caller.owner, caller.quotas)
-        submission = await receive_submission(request, job_id, services.store, caller.limit(services.settings))
+        submission = await _receive(request, job_id, services, caller)
         try:
             if first is None:
                 job = await run_in_threadpool(_insert, submission, job_id, options, services)
@@ -73,9 +74,14 @@ def announce(job: Job, response: Response) -> None:
     response.headers["Retry-After"] = "2"
 
 
+async def _receive(request: Request, job_id: str, services: Services, caller: Caller) -> Submission:
+    uploaded = UploadedInputs(caller.owner, services.uploads, services.store)
+    return await receive_submission(request, job_id, services.store, caller.limit(services.settings), uploaded)
+
+
 async def _validate(request: Request, job_id: str, services: Services, caller: Caller) -> Validated:
     await run_in_threadpool(services.jobs.check_room, caller.owner, caller.quotas)
-    submission = await receive_submission(request, job_id, services.store, caller.limit(services.settings))
+    submission = await _receive(request, job_id, services, caller)
     try:
         return to_validated(await run_in_threadpool(_to_job, submission, job_id, services, caller))
     finally:

@@ -13,6 +13,7 @@ from service.jobs.events.repository import EventRepository
 from service.jobs.idempotency.repository import IdempotencyRepository
 from service.jobs.job import Job
 from service.jobs.repository import JobRepository
+from service.jobs.uploads.repository import UploadRepository
 from service.settings import Settings
 from service.storage.store import ObjectStore
 from service.webhooks.deliveries.repository import DeliveryRepository
@@ -28,6 +29,7 @@ class Services:
     events: EventRepository
     store: ObjectStore
     keys: IdempotencyRepository
+    uploads: UploadRepository
     watcher: JobWatcher
     webhooks: EndpointRepository
     deliveries: DeliveryRepository

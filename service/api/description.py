@@ -79,7 +79,10 @@ def _name_forms(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
 
 def _add_examples(operation: dict[str, Any]) -> None:
     for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
-        content["examples"] = examples.REQUESTS_OF.get(operation["operationId"], examples.REQUESTS[media_type])
+        if operation["operationId"] in examples.CREATIONS:
+            content["examples"] = examples.REQUESTS[media_type]
+        elif operation["operationId"] in examples.REQUESTS_OF:
+            content["examples"] = examples.REQUESTS_OF[operation["operationId"]]
     if operation["operationId"] in examples.RESPONSES:
         status, example = examples.RESPONSES[operation["operationId"]]
         operation["responses"][status]["content"]["application/json"]["example"] = example.model_dump(mode="json")

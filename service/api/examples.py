@@ -8,14 +8,26 @@ from pydantic import BaseModel
 
 from compressor.config import CompressionConfig
 from service.api.problems import JobNotFound, RequestProblem
-from service.api.schemas import EventList, EventView, JobList, to_artifact_list, to_job_view
+from service.api.schemas import (
+    DatasetList,
+    EventList,
+    EventView,
+    JobList,
+    ModelList,
+    to_artifact_list,
+    to_dataset_upload,
+    to_job_view,
+    to_model_upload,
+)
 from service.api.webhook_schemas import DeliveryList, DeliveryView, WebhookList, WebhookView, WebhookWithSecret
 from service.jobs.job import Artifact, Job, JobInput
 from service.jobs.states import Status
-from service.storage.keys import artifact_key, input_key
+from service.jobs.uploads.upload import Upload, UploadedFile, UploadKind, upload_id
+from service.storage.keys import artifact_key, input_key, upload_key
 from service.webhooks.endpoint import DEFAULT_EVENTS
 
 _ID = "job_188fd2a4c9b3e5001f0c7d2e9ab84c36"
+WEEK_S = 7 * 86400.0
 _SENT = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
 
@@ -61,6 +73,20 @@ _SUCCEEDED = _RUNNING.model_copy(
     }
 )
 
+_MODEL_FILE = UploadedFile(key=upload_key("upload", "model", ".onnx"), filename="model.onnx", bytes=1_066_493, sha256=_sha256("model"))
+_PARTS = {
+    part: UploadedFile(key=upload_key("upload", part, ".parquet"), filename=f"{part}.parquet", bytes=size, sha256=_sha256(part))
+    for part, size in {"train": 15_561_616, "test": 2_595_890}.items()
+}
+
+
+def _upload(kind: UploadKind, files: dict[str, UploadedFile]) -> Upload:
+    return Upload(id=upload_id(kind, files), kind=kind, serial=_ID[4:], created_at=_SENT, used_at=_SENT, files=files)
+
+
+_MODEL = to_model_upload(_upload("model", {"model": _MODEL_FILE}), WEEK_S)
+_DATASET = to_dataset_upload(_upload("dataset", _PARTS), WEEK_S)
+
 _EVENTS = [
     EventView(id=1, created_at=_SENT, level="info", type="status", message="Waits for a worker.", data={"status": "queued"}),
     EventView(
@@ -95,9 +121,11 @@ _OBJECTS: dict[str, dict[str, Any]] = {
             "metadata": {"project": "demo"},
         },
     },
-    "inspect": {"summary": "What a run would make of it", "value": {"kind": "inspect", "model_ref": "file:/data/model.onnx"}},
+    "inspect": {"summary": "What a run would make of it", "value": {"kind": "inspect", "model_ref": f"id:{_MODEL.id}"}},
     "select": _SELECT,
 }
+# Operations that take these.
+CREATIONS = ("compress", "create_job")
 REQUESTS = {"multipart/form-data": _FORMS, "application/json": _OBJECTS}
 # Of operations with a body of their own.
 REQUESTS_OF: dict[str, dict[str, Any]] = {
@@ -142,6 +170,12 @@ RESPONSES: dict[str, tuple[str, BaseModel]] = {
     "get_job": ("200", to_job_view(_RUNNING)),
     "list_jobs": ("200", JobList(data=[to_job_view(_SUCCEEDED)], next=None)),
     "cancel_job": ("202", to_job_view(_RUNNING.model_copy(update={"status": Status.CANCELLING, "cancel_requested": True}))),
+    "upload_model": ("201", _MODEL),
+    "list_models": ("200", ModelList(data=[_MODEL], next=None)),
+    "get_model": ("200", _MODEL),
+    "upload_dataset": ("201", _DATASET),
+    "list_datasets": ("200", DatasetList(data=[_DATASET], next=None)),
+    "get_dataset": ("200", _DATASET),
     "list_artifacts": ("200", to_artifact_list(_SUCCEEDED)),
     "list_events": ("200", EventList(data=_EVENTS, next=None)),
     "create_webhook": ("201", _WITH_SECRET),

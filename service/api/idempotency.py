@@ -17,6 +17,7 @@ from service.api.problems import IdempotencyKeyInUse, IdempotencyKeyReused
 from service.api.uploads.submission import Submission
 from service.jobs.idempotency.repository import IdempotencyRepository, KeyRecord
 from service.jobs.job import JobInput
+from service.references import DIGEST_MARK
 from service.settings import Settings
 
 HEADER = "Idempotency-Key"
@@ -67,14 +68,16 @@ def fingerprint_of(submission: Submission) -> str:
         "config": submission.config.model_dump(mode="json", exclude_defaults=True),
         "metadata": submission.metadata,
         "parent_id": submission.parent_id,
-        "inputs": {name: _identity(given) for name, given in submission.inputs.items()},
+        "inputs": {name: _content_of(given) for name, given in submission.inputs.items()},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _identity(given: JobInput) -> str | None:
-    """Of a reference to elsewhere also the sha256 that it asks for; nobody knows yet what lies there."""
-    return f"{given.ref} {given.sha256}" if given.ref and given.sha256 else given.ref or given.sha256
+def _content_of(given: JobInput) -> str | None:
+    """Of a file its sha256, whether it was sent or is an upload's; of any other reference what it says and expects."""
+    if given.key is not None:
+        return given.sha256
+    return given.ref if given.sha256 is None else f"{given.ref}{DIGEST_MARK}{given.sha256}"
 
 
 def check_same(first: KeyRecord, fingerprint: str) -> None:

@@ -21,6 +21,7 @@
     ├── ParentNotFound            422
     ├── IdempotencyKeyReused      422
     ├── IdempotencyKeyInUse       409
+    ├── UploadNotFound            404
     ├── JobNotFound               404
     ├── ArtifactNotFound          404
     ├── JobNotFinished            409
@@ -43,8 +44,9 @@
     ├── OriginNotAllowed          403
     └── NotReady                  503
 
-The library's own errors (`compressor.errors`) and those of `service.data_roots` and `service.fetching` keep their codes, and what nobody
-expected is `internal_error`. `raised_errors` is the one table of them, which the README and openapi.json are written from.
+The library's own errors (`compressor.errors`) and those of `service.data_roots`, `service.digests` and `service.fetching` keep their
+codes, and what nobody expected is `internal_error`. `raised_errors` is the one table of them, which the README and openapi.json are
+written from.
 """
 
 from collections.abc import Mapping
@@ -61,7 +63,8 @@ from starlette.routing import Match
 from compressor.errors import CompressionError, DatasetError, ModelError, Problem, error_classes
 from service.api.request_id import request_id
 from service.data_roots import DatasetRefNotAllowed, ModelRefNotAllowed
-from service.fetching.errors import DigestMismatch, ReferenceRefused, ReferenceTooLarge, ReferenceUnreachable
+from service.digests import DigestMismatch
+from service.fetching.errors import ReferenceRefused, ReferenceTooLarge, ReferenceUnreachable
 from service.jobs.quotas.quota import QuotaReached
 
 MEDIA_TYPE = "application/problem+json"
@@ -172,6 +175,10 @@ class IdempotencyKeyReused(ApiError):
 
 class IdempotencyKeyInUse(ApiError):
     code, title, status = "idempotency_key_in_use", "The first request with this Idempotency-Key is still being received", 409
+
+
+class UploadNotFound(ApiError):
+    code, title, status = "upload_not_found", "There is no such model or dataset", 404
 
 
 class JobNotFound(ApiError):

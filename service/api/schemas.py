@@ -1,6 +1,6 @@
 """The JSON objects of the HTTP interface."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, RootModel
@@ -12,6 +12,7 @@ from service.devices import Device
 from service.jobs.events.event import Event, EventType, Level
 from service.jobs.job import Job, JobInput
 from service.jobs.states import Status
+from service.jobs.uploads.upload import Upload, UploadKind
 from service.references import Scheme, to_shown
 
 
@@ -115,6 +116,56 @@ class Health(BaseModel):
     checks: list[str] = []
 
 
+class UploadLinks(BaseModel):
+    self: str
+
+
+class UploadView(BaseModel):
+    """What was uploaded by itself. `id:` and its id are a reference to it."""
+
+    id: str
+    kind: UploadKind
+    bytes: int
+    created_at: datetime
+    expires_at: datetime = Field(description="when it may be removed; every use puts this off")
+    links: UploadLinks
+
+
+class ModelUpload(UploadView):
+    """A model that jobs can name."""
+
+    sha256: str
+    filename: str | None = Field(description="as the client named it first")
+
+
+class PartView(BaseModel):
+    """One file of a dataset."""
+
+    bytes: int
+    sha256: str
+    filename: str | None = Field(description="as the client named it first")
+
+
+class DatasetUpload(UploadView):
+    """A dataset that jobs can name."""
+
+    parts: dict[str, PartView] = Field(description="train and, where they were sent, validation and test")
+
+
+class ModelList(BaseModel):
+    """A page of models, the newest first. `next` is the `after` of the next page; null on the last one."""
+
+    data: list[ModelUpload]
+    next: str | None
+
+
+class DatasetList(BaseModel):
+    """A page of datasets, the newest first. `next` is the `after` of the next page; null on the last one."""
+
+    data: list[DatasetUpload]
+    next: str | None
+
+
 class OpsetRange(BaseModel):
     """Opsets of ai.onnx that an uploaded model may have, both ends included."""
 
@@ -141,6 +192,8 @@ class Limits(BaseModel):
     workers: int = Field(description="jobs that run at the same time")
     max_attempts: int
     idempotency_ttl_s: float = Field(description="how long an Idempotency-Key is remembered")
+    retain_uploads_s: float = Field(description="how long a model or dataset is kept since its last use")
+    retain_jobs_s: float | None = Field(description="how long a finished job is kept")
     trainer_memory_bytes: int | None
     trainer_wall_s: int | None
 
@@ -184,6 +237,31 @@ def _to_input_views(job: Job) -> dict[str, InputView]:
 
 def _to_input_view(given: JobInput) -> InputView:
     return InputView(**given.model_dump(exclude={"key", "ref"}), ref=given.ref and to_shown(given.ref))
+
+
+def upload_path(kind: UploadKind, upload_id: str) -> str:
+    return f"/v1/{kind}s/{upload_id}"
+
+
+def to_model_upload(upload: Upload, retain_s: float) -> ModelUpload:
+    file = upload.files["model"]
+    return ModelUpload(**_to_upload_values(upload, retain_s), sha256=file.sha256, filename=file.filename)
+
+
+def to_dataset_upload(upload: Upload, retain_s: float) -> DatasetUpload:
+    parts = {name: PartView(**file.model_dump(exclude={"key"})) for name, file in upload.files.items()}
+    return DatasetUpload(**_to_upload_values(upload, retain_s), parts=parts)
+
+
+def _to_upload_values(upload: Upload, retain_s: float) -> dict[str, Any]:
+    return {
+        "id": upload.id,
+        "kind": upload.kind,
+        "bytes": sum(file.bytes for file in upload.files.values()),
+        "created_at": upload.created_at,
+        "expires_at": upload.used_at + timedelta(seconds=retain_s),
+        "links": UploadLinks(self=upload_path(upload.kind, upload.id)),
+    }
 
 
 def to_event_view(event: Event) -> EventView:

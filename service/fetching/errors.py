@@ -26,8 +26,3 @@ class ReferenceUnreachable(ClientError):
 class ReferenceTooLarge(ClientError):
     code: ClassVar[str] = "reference_too_large"
     title: ClassVar[str] = "The file that a reference names exceeds a size limit"
-
-
-class DigestMismatch(ClientError):
-    code: ClassVar[str] = "digest_mismatch"
-    title: ClassVar[str] = "The file is not the one that its sha256 names"

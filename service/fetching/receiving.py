@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Self
 
 from service.data_roots import MODEL_REF
-from service.fetching.errors import DigestMismatch, ReferenceTooLarge
+from service.digests import DigestMismatch
+from service.fetching.errors import ReferenceTooLarge
 from service.framing.model_kinds import ModelFileSkimmer
 from service.framing.skimmers import DatasetSkimmer, Skimmer
 

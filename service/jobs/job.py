@@ -16,11 +16,15 @@ from service.storage.keys import job_prefix
 # The owner of everything where the service asks for no keys.
 LOCAL = "local"
 
+# Of a reference to what was uploaded by itself.
+ID_SCHEME = "id:"
+
 
 class JobInput(BaseModel):
     """One input file: an object of the store (`key`), or a reference that the API has already checked (`ref`).
 
-    A reference to elsewhere gets a key when its file has been fetched. Until then `sha256` is the one that the file must have, if any.
+    A reference to elsewhere gets a key when its file has been fetched; one to an upload (`id:`) has one, of the job's own copy. As long as
+    there is none, `sha256` is the one that the file must have, if any.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -45,6 +45,7 @@ class JobFilter:
 
 
 EVERY_JOB = JobFilter()
+SWEPT_AT_ONCE = 100
 # Where a trainer says nonsense, a date still has to come of it.
 MAX_ETA_S = 1e9
 
@@ -122,6 +123,15 @@ class JobRepository:
         query = select(jobs.c.id).where(jobs.c.parent_id == job_id, jobs.c.status.not_in(TERMINAL)).limit(1)
         with self.engine.begin() as connection:
             return connection.execute(query).one_or_none() is not None
+
+    def finished_before(self, age_s: float) -> list[str]:
+        """Some of the jobs that finished so long ago, and that no unfinished one reads from."""
+        child = jobs.alias()
+        readers = select(child.c.id).where(child.c.parent_id == jobs.c.id, child.c.status.not_in(TERMINAL))
+        old = and_(jobs.c.status.in_(TERMINAL), jobs.c.finished_at < self._now(-age_s))
+        query = select(jobs.c.id).where(old, ~readers.exists()).order_by(jobs.c.id).limit(SWEPT_AT_ONCE)
+        with self.engine.begin() as connection:
+            return list(connection.execute(query).scalars())
 
     def delete(self, job_id: str) -> bool:
         """Removes the row of a finished job, its events, and the key of the request that made it; False where there is none."""

@@ -10,6 +10,8 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Float,
+    ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -127,6 +129,37 @@ api_keys = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
+)
+
+# Models and datasets that were uploaded by themselves, their parts, and the bytes of these, which are there once whoever sent them.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("serial", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("used_at", UtcDateTime, nullable=False, index=True),
+)
+
+upload_objects = Table(
+    "upload_objects",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("key", String(255), nullable=False, unique=True),
+    Column("bytes", BigInteger, nullable=False),
+)
+
+upload_files = Table(
+    "upload_files",
+    metadata,
+    Column("owner", String(64), primary_key=True),
+    Column("upload_id", String(64), primary_key=True),
+    Column("part", String(32), primary_key=True),
+    Column("sha256", String(64), ForeignKey(upload_objects.c.sha256), nullable=False, index=True),
+    Column("filename", Text),
+    ForeignKeyConstraint(["owner", "upload_id"], ["uploads.owner", "uploads.id"]),
 )
 
 # What is not finished, in the order of claiming: a claim reads no row of the past. The text is the same in the index and in the

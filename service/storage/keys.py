@@ -4,6 +4,7 @@
     jobs/<job>/inputs/<name>.<fence><suffix>        what an attempt has fetched for a reference; it counts once the job's row names it
     jobs/<job>/<fence>/checkpoint.safetensors       what an attempt saves; a later attempt resumes from the highest fence
     jobs/<job>/<fence>/artifacts/<name>             what an attempt delivers
+    uploads/<receipt>/<part><suffix>                a model or a part of a dataset, as a request brought it; jobs have their own copies
 
 An attempt writes under its own fence only, so one that has lost its lease can overwrite nothing.
 """
@@ -21,6 +22,7 @@ def _segment(text: str) -> str:
 
 
 JOBS = "jobs"
+UPLOADS = "uploads"
 INPUTS = "inputs"
 
 
@@ -50,3 +52,11 @@ def checkpoint_key(job_id: str, fence: int) -> str:
 
 def artifact_key(job_id: str, fence: int, name: str) -> str:
     return f"{attempt_prefix(job_id, fence)}/artifacts/{_segment(name)}"
+
+
+def upload_prefix(receipt: str) -> str:
+    return f"{UPLOADS}/{_segment(receipt)}"
+
+
+def upload_key(receipt: str, part: str, suffix: str) -> str:
+    return f"{upload_prefix(receipt)}/{_segment(part + suffix)}"

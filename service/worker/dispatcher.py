@@ -13,9 +13,10 @@ from service.jobs.repository import JobRepository
 from service.settings import Settings
 from service.storage.store import ObjectStore
 from service.worker.executors.local import Attempt, LocalExecutor
-from service.worker.files import discard_attempts, discard_unclaimed
+from service.worker.files import discard_attempts
 from service.worker.home import lock_home, remove_workdir, sweep_workdirs, workdir
 from service.worker.processes import is_alive, process_token
+from service.worker.sweeper import Sweeper, run_sweeper, sleep
 from service.worker.trainer_process import TRAINER_COMMAND
 
 logger = logging.getLogger(__name__)
@@ -38,15 +39,15 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event, *, trainer_com
         repository = JobRepository(create_engine(settings.database))
         dispatcher = Dispatcher(settings, repository, LocalExecutor(settings, trainer_command), home_id)
         await asyncio.to_thread(sweep_workdirs, settings.work_root)
-        if settings.database_url is None:
-            # Another table may have come after one that knows what lies here; the home's own has always been here.
-            await asyncio.to_thread(discard_unclaimed, repository, ObjectStore(settings.store_root))
+        sweeping = asyncio.create_task(run_sweeper(Sweeper(settings, repository), stop))
         try:
             while not stop.is_set():
                 await dispatcher.tick()
-                await _sleep(stop, POLL_S)
+                await sleep(stop, POLL_S)
         finally:
             await dispatcher.shut_down()
+            sweeping.cancel()
+            await asyncio.wait([sweeping])
 
 
 class Dispatcher:
@@ -130,8 +131,3 @@ class Dispatcher:
                 return
             # Under the runner's own name at once: where it dies before it can say it, the job need not wait for its lease to end.
             await asyncio.to_thread(self._repository.renew, job.id, job.fence, lease_s, process=process)
-
-
-async def _sleep(stop: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), timeout=seconds)

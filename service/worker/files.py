@@ -11,6 +11,7 @@ from compressor.config import CompressionConfig
 from compressor.errors import CompressionError
 from compressor.protocol import ARTIFACTS, CHECKPOINT, TRAINER_INPUT, DataReference, TrainerInput
 from service.data_roots import FILE_SCHEME, resolve
+from service.digests import check_digest
 from service.jobs.job import Artifact, Job, JobInput
 from service.jobs.repository import JobRepository
 from service.storage import keys, retention
@@ -19,8 +20,6 @@ from service.storage.store import ObjectStore
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPES = {".json": "application/json"}
-# Another process may be receiving into the same store. It writes the job's row right after the last byte.
-UPLOAD_IDLE_S = 3600.0
 DEFAULT_MEDIA_TYPE = "application/octet-stream"
 
 
@@ -58,8 +57,11 @@ def _fetch_input(name: str, source: JobInput, store: ObjectStore, folder: Path, 
         reference = source.ref or ""
         if not reference.startswith(FILE_SCHEME):
             return reference
-        # It was checked when it came; what lies there may have become a link out of the data roots.
-        return str(resolve(Path(reference.removeprefix(FILE_SCHEME)), f"{name}_ref", data_roots))
+        # It was checked when it came; what lies there may have become a link out of the data roots, or another file.
+        path = resolve(Path(reference.removeprefix(FILE_SCHEME)), f"{name}_ref", data_roots)
+        if source.sha256 is not None:
+            check_digest(sha256(path), source.sha256, f"{name}_ref")
+        return str(path)
     path = folder / "inputs" / f"{name}{PurePosixPath(source.key).suffix}"
     path.parent.mkdir(exist_ok=True)
     store.get_to_file(source.key, path)
@@ -99,14 +101,17 @@ def publish(job: Job, store: ObjectStore, folder: Path) -> list[Artifact]:
 
 def discard_attempts(job_id: str, store: ObjectStore) -> None:
     """Removes what the attempts of a job without a result have left in the store."""
-    with _only_logged(job_id):
+    with only_logged(job_id):
         retention.discard_attempts(job_id, store)
 
 
-def discard_unclaimed(repository: JobRepository, store: ObjectStore) -> None:
-    """Removes the uploads of requests that never became a job, because the service was killed meanwhile."""
-    for job_id in store.idle_folders(keys.JOBS, UPLOAD_IDLE_S):
-        with _only_logged(job_id):
+def discard_unclaimed(repository: JobRepository, store: ObjectStore, idle_s: float) -> None:
+    """Removes the files of requests that never became a job, because the service was killed meanwhile.
+
+    Another process may be receiving into the same store. It writes the job's row right after the last byte.
+    """
+    for job_id in store.idle_folders(keys.JOBS, idle_s):
+        with only_logged(job_id):
             stored = store.list(keys.job_prefix(job_id))
             # What an attempt has written was a job's once, whatever the table says.
             if all(key.startswith(keys.input_prefix(job_id)) for key in stored) and repository.get(job_id) is None:
@@ -115,15 +120,15 @@ def discard_unclaimed(repository: JobRepository, store: ObjectStore) -> None:
 
 def discard_checkpoints(job: Job, store: ObjectStore) -> None:
     """Removes what a job with a result no longer needs: all of the earlier attempts, and its own checkpoint."""
-    with _only_logged(job.id):
+    with only_logged(job.id):
         for fence in range(1, job.fence):
             store.delete_prefix(keys.attempt_prefix(job.id, fence))
         store.delete(keys.checkpoint_key(job.id, job.fence))
 
 
 @contextmanager
-def _only_logged(job_id: str) -> Iterator[None]:
-    """The job has its ending already; what cannot be removed only takes room."""
+def only_logged(job_id: str) -> Iterator[None]:
+    """What cannot be removed only takes room."""
     try:
         yield
     except Exception:

@@ -42,6 +42,8 @@ def test_every_field_survives_the_environment(tmp_path: Path, monkeypatch: pytes
         hf_token=SecretStr("hf_secret"),
         webhook_senders=3,
         webhook_schedule_s=(0.0, 0.25, 60.0),
+        retain_uploads_s=60.5,
+        retain_jobs_s=3600,
     )
     assert "hf_secret" not in repr(settings)
     for name, value in settings.to_environment().items():
@@ -108,6 +110,8 @@ def test_keys_are_required_beyond_loopback(host: str, required: bool) -> None:
         {"workers": -1},
         {"reference_schemes": "ftp"},
         {"webhook_schedule_s": "5,-1"},
+        {"retain_jobs_s": 0},
+        {"retain_uploads_s": 1e12},
         {"hmoe": "x"},
     ],
 )

@@ -1,6 +1,7 @@
 """multipart/form-data as a stream of events, over python-multipart's push parser; no part is ever held whole."""
 
 import re
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
@@ -93,6 +94,23 @@ class FormReader:
             )
         filename = options.get(b"filename")
         self._events.append(PartStart(_to_text(options[b"name"]), None if filename is None else _to_text(filename)))
+
+
+async def read_events(reader: FormReader, chunks: AsyncIterator[bytes]) -> AsyncGenerator[Event]:
+    """The events of a body, to its end. Raises InvalidMultipart."""
+    async for chunk in chunks:
+        for event in reader.feed(chunk):
+            yield event
+    reader.finish()
+
+
+async def part_chunks(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+    """The bytes of the part that has just begun."""
+    async for event in events:
+        if isinstance(event, PartEnd):
+            return
+        if isinstance(event, bytes):
+            yield event
 
 
 def _to_text(value: bytes) -> str:

@@ -12,34 +12,43 @@ from service.fetching.sources import S3Source, open_schemes, to_source
 from service.framing.model_kinds import ModelFileSkimmer
 from service.framing.skimmers import TAIL_BYTES, DatasetSkimmer, Skimmer
 from service.jobs.job import JobInput
-from service.references import SCHEMES, Reference, parse
+from service.references import DIGEST_MARK, SCHEMES, Reference, parse
 from service.settings import Settings
 
 _CHUNK_BYTES = 1024 * 1024
 
 
-def check_reference(text: str, param: str, settings: Settings) -> JobInput:
-    """The input that `text` refers to.
-
-    Raises: InvalidModelRef, ModelRefNotAllowed, or InvalidModel and PayloadTooLarge where a file under a data root is no model to take;
-        of datasets InvalidDatasetRef, DatasetRefNotAllowed, InvalidDataset.
-    """
+def read_reference(text: str, param: str, settings: Settings) -> Reference:
+    """Raises: InvalidModelRef, InvalidDatasetRef; ModelRefNotAllowed, DatasetRefNotAllowed where its scheme is off here."""
     try:
         reference = parse(text)
     except ValueError as error:
         raise _refusal(str(error), param) from None
-    if reference.remote:
-        return _check_remote(reference, param, settings)
     if reference.scheme in SCHEMES and reference.scheme not in settings.reference_schemes:
         raise _not_allowed(f"{reference.scheme}: references are off here.", param, settings)
+    return reference
+
+
+def check_reference(reference: Reference, param: str, settings: Settings) -> JobInput:
+    """The input that it refers to, but for uploads.
+
+    Raises: InvalidModelRef, ModelRefNotAllowed, or InvalidModel and PayloadTooLarge where a file under a data root is no model to take;
+        of datasets InvalidDatasetRef, DatasetRefNotAllowed, InvalidDataset.
+    """
+    text = reference.text
+    if reference.remote:
+        return _check_remote(reference, param, settings)
     if text in BUILTIN and param != MODEL_REF:
+        if reference.sha256:
+            raise InvalidDatasetRef(f"{text} is no file, and has no sha256.", param=param, suggestion=f"Leave {DIGEST_MARK} out.")
         if param != "dataset_ref":
             detail = f"{text} is a whole dataset and cannot be a part of one."
             raise InvalidDatasetRef(detail, param=param, suggestion="Leave the part out; it is then carved from the dataset.")
         return JobInput(ref=text)
     if text.startswith(FILE_SCHEME):
         path = _read_path(text, param, settings)
-        return JobInput(ref=f"{FILE_SCHEME}{path}", filename=path.name, bytes=_check_file(path, param, settings))
+        num_bytes = _check_file(path, param, settings)
+        return JobInput(ref=f"{FILE_SCHEME}{path}", filename=path.name, bytes=num_bytes, sha256=reference.sha256)
     shown = text if len(text) <= 80 else text[:77] + "..."
     raise _refusal(f"{shown!r} is no reference.", param)
 

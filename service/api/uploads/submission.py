@@ -1,10 +1,10 @@
 """A `POST /compress` body, a form or JSON, part by part, straight into the store: counted, skimmed and hashed on the way."""
 
-import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import get_args
 
 from python_multipart.multipart import parse_options_header
@@ -20,24 +20,23 @@ from service.api.problems import (
     InvalidKind,
     InvalidMultipart,
     MissingPart,
-    PayloadTooLarge,
     UnexpectedPart,
     UnknownPart,
 )
 from service.api.uploads import json_body
 from service.api.uploads.metadata import METADATA, parse_metadata
-from service.api.uploads.multipart import Event, FormReader, PartEnd, PartStart
+from service.api.uploads.multipart import Event, FormReader, PartStart, part_chunks, read_events
 from service.api.uploads.parents import PARENT
-from service.api.uploads.references import check_reference
+from service.api.uploads.receiving import MODEL, read_body, receive_file, too_large
+from service.api.uploads.references import check_reference, read_reference
+from service.api.uploads.uploaded import UploadedInputs
 from service.data_roots import MODEL_REF
-from service.framing.model_kinds import ModelFileSkimmer
-from service.framing.skimmers import DatasetSkimmer, Skimmer
 from service.jobs.job import JobInput
 from service.settings import Settings
 from service.storage.keys import input_key, job_prefix
 from service.storage.store import ObjectStore
 
-MODEL, CONFIG, KIND = "model", "config", "kind"
+CONFIG, KIND = "config", "kind"
 KINDS: tuple[Kind, ...] = get_args(Kind.__value__)
 DATA_PARTS = ("dataset", "validation", "test")
 MODELS = (MODEL, MODEL_REF)
@@ -67,14 +66,14 @@ class Submission:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-async def receive_submission(request: Request, job_id: str, store: ObjectStore, settings: Settings) -> Submission:
+async def receive_submission(request: Request, job_id: str, store: ObjectStore, settings: Settings, uploaded: UploadedInputs) -> Submission:
     """Reads the whole body. Whatever goes wrong, nothing of it stays in the store.
 
     Raises: ApiError or CompressionError as soon as the bytes that have come show the fault; ClientDisconnect.
     """
     try:
         async with aclosing(_read_events(request, settings.max_upload_bytes)) as events:
-            return await _receive_parts(events, job_id, store, settings)
+            return await _receive_parts(events, job_id, store, settings, uploaded)
     except BaseException:
         store.delete_prefix(job_prefix(job_id))
         raise
@@ -86,17 +85,8 @@ async def _read_events(request: Request, max_bytes: int) -> AsyncGenerator[Event
             yield event
         return
     reader = FormReader(request.headers.get("content-type"))
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large("The body", max_bytes, "body", UPLOAD_LIMIT)
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > max_bytes:
-            raise _too_large("The body", max_bytes, "body", UPLOAD_LIMIT)
-        for event in reader.feed(chunk):
-            yield event
-    reader.finish()
+    async for event in read_events(reader, read_body(request, max_bytes)):
+        yield event
 
 
 async def _read_small(request: Request) -> bytes:
@@ -104,11 +94,13 @@ async def _read_small(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > json_body.MAX_BODY_BYTES:
-            raise _too_large("The JSON body", json_body.MAX_BODY_BYTES, "body")
+            raise too_large("The JSON body", json_body.MAX_BODY_BYTES, "body")
     return bytes(body)
 
 
-async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: ObjectStore, settings: Settings) -> Submission:
+async def _receive_parts(
+    events: AsyncIterator[Event], job_id: str, store: ObjectStore, settings: Settings, uploaded: UploadedInputs
+) -> Submission:
     kind: Kind = "compress"
     config = CompressionConfig()
     inputs: dict[str, JobInput] = {}
@@ -133,15 +125,23 @@ async def _receive_parts(events: AsyncIterator[Event], job_id: str, store: Objec
             metadata = parse_metadata(await _receive_text(events, name))
         elif name in REFERENCE_PARTS:
             text = await _receive_text(events, name)
-            inputs[given] = await run_in_threadpool(check_reference, text, name, settings)
+            inputs[given] = await run_in_threadpool(_check_reference, text, name, settings, uploaded)
         elif name != KIND:
             inputs[name] = await _receive_file(events, event, job_id, store, settings.max_model_bytes if name == MODEL else None)
     _check_kind(kind, seen)
     _check_complete(kind, seen | inputs.keys())
+    inputs = await run_in_threadpool(uploaded.take, inputs, job_id)
     if kind != "select":
         check_architecture(config, str(inputs[MODEL].key or inputs[MODEL].ref).lower().endswith(WEIGHTS_SUFFIX))
     check_choice(config, is_selection=kind == "select")
     return Submission(kind, config, inputs, parent_id, metadata)
+
+
+def _check_reference(text: str, param: str, settings: Settings, uploaded: UploadedInputs) -> JobInput:
+    reference = read_reference(text, param, settings)
+    if reference.scheme == "id":
+        return uploaded.look_up(reference.text, param, reference.sha256)
+    return check_reference(reference, param, settings)
 
 
 def _check_name(name: str, given: str, seen: set[str], inputs: dict[str, JobInput]) -> None:
@@ -169,21 +169,12 @@ def _check_complete(kind: Kind, given: set[str]) -> None:
             raise MissingPart(f"The form has no part {name}{alternative}.", param=name, suggestion=f"Add it: curl -F {name}={value}.")
 
 
-async def _part_chunks(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
-    """The bytes of the part that has just begun."""
-    async for event in events:
-        if isinstance(event, PartEnd):
-            return
-        if isinstance(event, bytes):
-            yield event
-
-
 async def _receive_text(events: AsyncIterator[Event], name: str) -> str:
     data = bytearray()
-    async for chunk in _part_chunks(events):
+    async for chunk in part_chunks(events):
         data += chunk
         if len(data) > MAX_TEXT_BYTES:
-            raise _too_large(f"The part {name!r}", MAX_TEXT_BYTES, name)
+            raise too_large(f"The part {name!r}", MAX_TEXT_BYTES, name)
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -207,44 +198,6 @@ def _parse_config(text: str) -> CompressionConfig:
     return CompressionConfig.parse(values)
 
 
-class _Tally:
-    """Counts, skims and hashes one file while it passes."""
-
-    def __init__(self, name: str, max_bytes: int | None) -> None:
-        self.name = name
-        self.num_bytes = 0
-        self.digest = hashlib.sha256()
-        self.skimmer: Skimmer = ModelFileSkimmer(name) if name == MODEL else DatasetSkimmer(name)
-        self._max_bytes = max_bytes
-
-    async def passing(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for chunk in chunks:
-            self.num_bytes += len(chunk)
-            if self._max_bytes is not None and self.num_bytes > self._max_bytes:
-                raise _too_large("The model", self._max_bytes, self.name, "BAYESPRESS_MAX_MODEL_BYTES")
-            self.skimmer.feed(chunk)
-            self.digest.update(chunk)
-            yield chunk
-        self.skimmer.finish()
-
-
 async def _receive_file(events: AsyncIterator[Event], part: PartStart, job_id: str, store: ObjectStore, max_bytes: int | None) -> JobInput:
-    tally = _Tally(part.name, max_bytes)
-    chunks = tally.passing(_part_chunks(events))
-    # The key ends with what the bytes are, not with what the client calls them, so the first ones are waited for.
-    head = b""
-    async for chunk in chunks:
-        head += chunk
-        if tally.skimmer.suffix is not None:
-            break
-    key = input_key(job_id, part.name, tally.skimmer.suffix or "")
-    async with store.open_writer(key) as writer:
-        await writer.write(head)
-        async for chunk in chunks:
-            await writer.write(chunk)
-    return JobInput(key=key, filename=part.filename, bytes=tally.num_bytes, sha256=tally.digest.hexdigest())
-
-
-def _too_large(what: str, max_bytes: int, param: str, variable: str | None = None) -> PayloadTooLarge:
-    suggestion = f"Send less, or let the service be started with a larger {variable}." if variable else "Send less."
-    return PayloadTooLarge(f"{what} has more than {max_bytes:,} bytes.", param=param, suggestion=suggestion)
+    received = await receive_file(part_chunks(events), part.name, partial(input_key, job_id, part.name), store, max_bytes)
+    return JobInput(key=received.key, filename=part.filename, bytes=received.bytes, sha256=received.sha256)

@@ -39,7 +39,7 @@ class IdempotencyRepository:
 
     def reserve(self, owner: str, key: str, job_id: str, lease_s: float) -> KeyRecord:
         """The request that has the key now: the one for `job_id`, unless an earlier one has it."""
-        self._sweep()
+        self.sweep()
         own = and_(keys.c.owner == owner, keys.c.key == key)
         while True:
             try:
@@ -75,7 +75,8 @@ class IdempotencyRepository:
             insert_job(connection, job, quotas)
         return True
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
+        """Removes some of the keys that have expired."""
         # In one order and past what others have locked, so that two sweeps never wait for each other.
         expired = (
             select(keys.c.owner, keys.c.key)

@@ -35,7 +35,7 @@ NO_QUOTAS = Quotas()
 
 @dataclass(frozen=True)
 class Usage:
-    """What an owner has: jobs that have not finished, and bytes of inputs and artifacts."""
+    """What an owner has: jobs that have not finished, and bytes of inputs, artifacts and uploads."""
 
     unfinished_jobs: int
     stored_bytes: int

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from compressor import __version__
 from compressor.config import CompressionConfig
 from service.api import examples
-from service.api.schemas import ArtifactList, EventList, Info, JobList, JobView
+from service.api.schemas import ArtifactList, DatasetList, DatasetUpload, EventList, Info, JobList, JobView, ModelList, ModelUpload
 from service.api.webhook_schemas import DeliveryList, WebhookList, WebhookView, WebhookWithSecret
 from service.app import describe_api
 from service.jobs.states import Status
@@ -75,6 +75,10 @@ ANSWERS: dict[str, type[BaseModel]] = {
     "get_webhook": WebhookView,
     "change_webhook": WebhookView,
     "list_webhook_deliveries": DeliveryList,
+    **dict.fromkeys(("upload_model", "get_model"), ModelUpload),
+    **dict.fromkeys(("upload_dataset", "get_dataset"), DatasetUpload),
+    "list_models": ModelList,
+    "list_datasets": DatasetList,
 }
 
 

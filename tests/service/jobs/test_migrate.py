@@ -49,7 +49,7 @@ def test_nullability_and_partial_index(engine: Engine) -> None:
 def test_upgrade_twice_changes_nothing(engine: Engine) -> None:
     upgrade(engine)
     with engine.begin() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0007"]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["0008"]
 
 
 def downgrade(engine: Engine, revision: str) -> None:

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import Engine, event
 
 from compressor.errors import Diverged
@@ -103,6 +105,35 @@ def test_only_a_finished_job_is_deleted(repository: JobRepository) -> None:
     assert repository.has_unfinished_selections("parent")
     repository.request_cancel(child.id)
     assert not repository.has_unfinished_selections("parent")
+
+
+def test_old_jobs_are_those_that_finished_and_nobody_reads_from(repository: JobRepository) -> None:
+    done, parent, waiting = (insert_job(repository) for _ in range(3))
+    child = new_job(config={}, inputs={}, kind="select", parent_id=parent.id)
+    repository.insert(child)
+    for job in (done, parent):
+        repository.request_cancel(job.id)
+    assert repository.finished_before(60) == []
+    assert repository.finished_before(-60) == [done.id]
+    repository.request_cancel(child.id)
+    assert set(repository.finished_before(-60)) == {done.id, parent.id, child.id}
+    assert waiting.id not in repository.finished_before(-60)
+
+
+@pytest.mark.parametrize(
+    ("given", "valid"),
+    [
+        ({"key": "k"}, True),
+        ({"ref": "builtin:digits"}, True),
+        ({"key": "k", "ref": "id:model_0"}, True),
+        ({}, False),
+        ({"key": "k", "ref": "file:/x"}, False),
+        ({"ref": "id:model_0"}, False),
+    ],
+)
+def test_an_input_has_one_source(given: dict[str, str], valid: bool) -> None:
+    with nullcontext() if valid else pytest.raises(ValidationError, match="an input has"):
+        assert JobInput.model_validate(given).model_dump(exclude_none=True) == given
 
 
 def test_a_finish_is_estimated_from_the_moment_of_the_report(repository: JobRepository) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.storage.keys import artifact_key, checkpoint_key, fetched_key, input_key, job_prefix
+from service.storage.keys import artifact_key, checkpoint_key, fetched_key, input_key, job_prefix, upload_key
 
 
 def test_layout() -> None:
@@ -10,6 +10,7 @@ def test_layout() -> None:
     assert fetched_key("j1", 12, "model", ".onnx") == "jobs/j1/inputs/model.12.onnx"
     assert checkpoint_key("j1", 12) == "jobs/j1/12/checkpoint.safetensors"
     assert artifact_key("j1", 12, "report.json") == "jobs/j1/12/artifacts/report.json"
+    assert upload_key("r1", "train", ".npz") == "uploads/r1/train.npz"
 
 
 @pytest.mark.parametrize("segment", ["", ".", "..", "../x", "a/b", "/a", "a\\b", "a#1", "a\n", ".hidden", "x" * 201])

@@ -13,12 +13,14 @@ import pytest
 
 from compressor.config import CompressionConfig
 from compressor.protocol import TRAINER_INPUT, DataReference, Kind, TrainerInput
+from service.digests import DigestMismatch
 from service.jobs.job import JobInput, new_job, new_job_id
 from service.storage import keys
-from service.worker.files import UPLOAD_IDLE_S, discard_unclaimed, fetch
+from service.worker.files import discard_unclaimed, fetch, sha256
 from tests.service.storage.objects import put_bytes
-from tests.service.worker.workplace import Workplace, small_settings
+from tests.service.worker.workplace import Workplace, small_settings, wait_until
 
+UPLOAD_IDLE_S = 3600.0
 KILLED_WHILE_RECEIVING = """
 import asyncio, os, signal, sys
 from pathlib import Path
@@ -82,7 +84,7 @@ def test_only_old_uploads_without_a_job_are_removed(workplace: Workplace) -> Non
     make_old(workplace, growing, UPLOAD_IDLE_S + 60)
     (part,) = (workplace.settings.store_root / keys.job_prefix(growing)).rglob("dataset*")
     os.utime(part)
-    discard_unclaimed(workplace.repository, workplace.store)
+    discard_unclaimed(workplace.repository, workplace.store, UPLOAD_IDLE_S)
     assert [len(files(workplace, each)) for each in (orphan, half, recent, attempted, job_id, growing)] == [0, 0, 1, 2, 1, 2]
 
 
@@ -90,8 +92,26 @@ def test_a_worker_removes_them_when_it_starts(workplace: Workplace) -> None:
     orphan = upload(workplace)
     make_old(workplace, orphan, UPLOAD_IDLE_S + 60)
     with workplace.dispatcher():
-        workplace.wait_until_finished(workplace.submit())
-    assert files(workplace, orphan) == []
+        wait_until(lambda: files(workplace, orphan) == [])
+
+
+def test_a_file_that_is_not_the_one_expected_is_refused(workplace: Workplace, tmp_path: Path) -> None:
+    path = (tmp_path / "rows.npz").resolve()
+    path.write_bytes(b"rows")
+    inputs = {
+        "model": JobInput(key=keys.input_key("job_a", "model", ".onnx"), ref=f"id:model_{'0' * 40}"),
+        "dataset": JobInput(ref=f"file:{path}", sha256=sha256(path)),
+    }
+    put_bytes(workplace.store, str(inputs["model"].key), b"model")
+    job = new_job(config={}, inputs=inputs)
+    fetch(job, workplace.store, tmp_path, (tmp_path.resolve(),))
+    given = TrainerInput.model_validate_json((tmp_path / TRAINER_INPUT).read_bytes())
+    assert given.data == DataReference(train=str(path))
+    assert (tmp_path / given.model).read_bytes() == b"model"
+    path.write_bytes(b"rowS")
+    with pytest.raises(DigestMismatch) as refused:
+        fetch(job, workplace.store, tmp_path, (tmp_path.resolve(),))
+    assert (refused.value.code, refused.value.param) == ("digest_mismatch", "dataset_ref")
 
 
 @pytest.mark.parametrize("kind", get_args(Kind.__value__))

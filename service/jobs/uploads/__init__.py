@@ -1,0 +1,1 @@
+"""Models and datasets that were uploaded by themselves, for jobs to name."""
