@@ -22,7 +22,7 @@ NEVER_PUBLIC = tuple(
     ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 )
 MAX_PORT = 65535
-# A name, or what may be an address; names in other scripts have come to this form already. No zone (%eth0): it is of a link alone.
+# A name, in its ASCII form, or what may be an address. No zone (%eth0): it is of a link alone.
 _HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}", re.ASCII)
 
 
@@ -75,18 +75,19 @@ class AddressGuard:
 
     def check_url(self, url: httpx.URL) -> None:
         """What can be said of a URL before anybody is asked. Raises AddressRefused."""
-        if url.scheme not in {"http", "https"} or not _HOST.fullmatch(url.host):
+        host = url.raw_host.decode("ascii")
+        if url.scheme not in {"http", "https"} or not _HOST.fullmatch(host):
             raise AddressRefused("It is no https: URL with the name or the address of a host.")
         if url.userinfo:
             raise AddressRefused("A URL with a user name or a password is not taken.")
         port = effective_port(url)
         if not 0 < port <= MAX_PORT:
             raise AddressRefused(f"There is no port {port}.")
-        may_be_private = self.may_be_private(url.host, port)
-        if not may_be_private and not all(map(is_public, _written_addresses(url.host))):
-            raise AddressRefused(f"{url.host} is no host of the public internet.")
+        may_be_private = self.may_be_private(host, port)
+        if not may_be_private and not all(map(is_public, _written_addresses(host))):
+            raise AddressRefused(f"{host} is no host of the public internet.")
         if url.scheme == "http" and not may_be_private:
-            raise AddressRefused(f"{url.host} may be asked over https: only.")
+            raise AddressRefused(f"{host} may be asked over https: only.")
 
     async def addresses(self, host: str, port: int) -> Sequence[str]:
         """What to connect to. Raises AddressRefused where one of the host's addresses is not public, OSError where it has none."""

@@ -154,7 +154,18 @@ def test_a_url_that_cannot_be_asked_is_refused_before_anybody_is(url: str) -> No
         resolving_to("8.8.8.8").check_url(httpx.URL(url))
 
 
-@pytest.mark.parametrize("url", ["https://example.org/", "https://example.org:8443/x?y", "http://minio.internal/", "http://[::1]:8080/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org/",
+        "https://example.org:8443/x?y",
+        "https://xn--exmple-cua.org/",
+        "https://exämple.org/",
+        "https://[2606:4700::1111]/",
+        "http://minio.internal/",
+        "http://[::1]:8080/",
+    ],
+)
 def test_other_urls_pass(url: str) -> None:
     resolving_to("8.8.8.8").check_url(httpx.URL(url))
     assert httpx.URL(url).host

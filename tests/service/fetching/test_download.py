@@ -228,7 +228,8 @@ def test_a_passing_failure_is_tried_again(fetching: Fetching, status: int) -> No
 @pytest.mark.parametrize(
     ("value", "expected"),
     [("7", 7.0), ("0", 0.0), ("99999999999999999999", MAX_WAIT_S), ("Fri, 31 Dec 2999 23:59:59 GMT", MAX_WAIT_S),
-     ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0), ("Fri, 31 Dec 1999 23:59:59 -0000", 0.0), ("soon", 1.0), ("-3", 1.0), ("", 1.0)],
+     ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0), ("Fri, 31 Dec 1999 23:59:59 -0000", 0.0), ("soon", 1.0),
+     ("Fri, 31 Dec 1999 23:59:59 +999999999999999999", 1.0), ("-3", 1.0), ("", 1.0)],
 )  # fmt: skip
 def test_a_server_is_waited_for_as_it_asks_but_not_for_long(fetching: Fetching, value: str, expected: float) -> None:
     answers = iter([(503, {"Retry-After": value}, b""), (200, {}, MODEL)])
