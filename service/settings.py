@@ -128,6 +128,11 @@ class Settings(BaseSettings):
     def _split_names(cls, value: Any) -> Any:
         return tuple(name.strip().lower() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
+    @field_validator("webhook_schedule_s", mode="before")
+    @classmethod
+    def _split_numbers(cls, value: Any) -> Any:
+        return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
