@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from compressor import __version__
 from service.api import artifacts, compress, config, description, events, info, jobs, livez, pause, problems, readyz, report, retry
 from service.api.dependencies import Services
+from service.api.feed import EventFeed
 from service.api.guard import EndUnreadBodies, GuardAddress, LogRequests
 from service.api.watcher import JobWatcher
 from service.jobs.events.repository import EventRepository
@@ -36,13 +37,15 @@ def create_app(
     """The application. `checks` are further ones of /readyz by name; each raises where its part of the service cannot work."""
     app = describe_api()
     own_checks = {"database": job_repository.counts, "store": store.check_writable}
+    event_repository = EventRepository(job_repository.engine)
     app.state.services = Services(
         settings,
         job_repository,
-        EventRepository(job_repository.engine),
+        event_repository,
         store,
         IdempotencyRepository(job_repository.engine),
         JobWatcher(job_repository.marks),
+        EventFeed(event_repository.page),
         {**own_checks, **(checks or {})},
     )
     own_name = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from service.api.feed import EventFeed
 from service.api.problems import JobNotFinished, JobNotFound
 from service.api.watcher import JobWatcher
 from service.jobs.events.repository import EventRepository
@@ -26,10 +27,12 @@ class Services:
     store: ObjectStore
     keys: IdempotencyRepository
     watcher: JobWatcher
+    feed: EventFeed
     checks: Mapping[str, Callable[[], object]]
 
 
-def get_services(request: Request) -> Services:
+# Not async, it would take a thread of the pool for every request.
+async def get_services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
