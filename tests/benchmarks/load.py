@@ -8,6 +8,7 @@ that they watch, which writes progress and an event every half second, share the
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -103,7 +104,7 @@ def polling(name: str, clients: Clients, seconds: float) -> dict[str, Any]:
 
 
 def to_row(name: str, seen: dict[str, Any]) -> dict[str, Any]:
-    seconds = seen["seconds"] or [float("inf")]
+    seconds = seen["seconds"] or [math.inf, math.inf]
     p50, p99 = (float(quantile) for quantile in 1000 * np.quantile(seconds, (0.5, 0.99)))
     found = {"stage": name, "requests": len(seen["seconds"]), "p50_ms": p50, "p99_ms": p99, "max_ms": 1000 * max(seconds)}
     print(f"{name:44} {found['requests']:6} {p50:8.1f} {p99:8.1f} {found['max_ms']:8.1f}  {seen['errors'] or ''}", flush=True)
