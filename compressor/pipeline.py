@@ -14,6 +14,7 @@ from compressor.intake import measure_baseline, targets_of
 from compressor.machine import resolve_device
 from compressor.progress import ProgressTracker, ignore
 from compressor.protocol import DataReference, OnProgress
+from compressor.quantisation import expected_epochs
 from compressor.report import Report
 from compressor.search import Search
 from compressor.training.checkpoint import CheckpointFile
@@ -70,6 +71,8 @@ def compress(
 
     store = CheckpointFile(checkpoint, _fingerprint(model_path, data, config, schedule), device, on_checkpoint)
     objective = objective_of(model.module, baseline.readout, baseline.train, config, schedule.batch_size)
+    if needs_grids(config):
+        tracker.expect("quantise", expected_epochs(schedule.fine_tune_epochs) * len(parts.train))
     with sensible_threads(baseline.cost.flops):
         outcome = Search(model, baseline, config, schedule, objective, tracker, store).run()
         delivered = deliver(model, outcome.tensors, outcome.log_sigma2)

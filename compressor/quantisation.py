@@ -33,6 +33,7 @@ from compressor.training.seeds import derive_seed
 _STEP_OF_SIGMA = math.sqrt(12)  # an error uniform over a step has a standard deviation of step / sqrt(12)
 _COARSER, _FINER = 1.25, 0.7
 _MOST_TRIES, _MOST_LIMITED_TRIES = 6, 2
+_USUAL_TRIES = 2
 _BUDGET_PART = 0.25  # what rounding may lose of the budget; pruning has had the rest
 _EPOCHS_PART = 0.25  # of a fine-tuning
 _FISHER_BATCHES = 100
@@ -98,7 +99,7 @@ class Quantiser:
         self._options = FineTuneOptions(
             step_size=training.fine_tune_step_size,
             batch_size=training.batch_size,
-            epochs=max(1, round(_EPOCHS_PART * training.fine_tune_epochs)),
+            epochs=_epochs(training.fine_tune_epochs),
             seed=derive_seed(config.seed, "quantise"),
         )
         is_limited = config.max_epochs is not None or config.max_seconds is not None
@@ -110,17 +111,21 @@ class Quantiser:
 
         Raises: Diverged where none of them could be trained on.
         """
-        self._tracker.plan(self._most_tries * self._options.epochs * len(self._baseline.train))
+        self._plan(_USUAL_TRIES)
         self._tracker.enter("quantise")
         tries = [self._try(1.0)]
         factor = _COARSER if self._is_inside(tries[0]) else _FINER
         while len(tries) < self._most_tries:
+            self._plan(max(1, _USUAL_TRIES - len(tries)))
             tries.append(self._try(tries[-1].coarseness * factor))
             if self._is_inside(tries[-1]) != (factor == _COARSER):
                 break
         inside = [found for found in tries if self._is_inside(found)]
         best = max(inside, key=lambda found: found.coarseness) if inside else self._best(tries)
         return self._to_quantised(best)
+
+    def _plan(self, tries: int) -> None:
+        self._tracker.plan({"quantise": tries * self._options.epochs * len(self._baseline.train)})
 
     def _best(self, tries: list[_Try]) -> _Try:
         finite = [found for found in tries if math.isfinite(found.metric)]
@@ -145,13 +150,18 @@ class Quantiser:
         self._load(self._start)
         try:
             fine_tune_rounded(
-                self._module, partial(_round_to, steps), self._objective, self._baseline.train, self._options, self._tracker.advance
+                self._module,
+                partial(_round_to, steps),
+                self._objective,
+                self._baseline.train,
+                self._options,
+                lambda rows: self._tracker.advance(rows, "quantise"),
             )
             metric = self._baseline.measure(self._module)
         except Diverged:
             metric = math.nan
         state = {name: tensor.detach().clone() for name, tensor in self._module.state().items()}
-        self._tracker.advance(0.0, {"coarseness": coarseness, "metric": metric if math.isfinite(metric) else 0.0})
+        self._tracker.tell({"coarseness": coarseness, "metric": metric if math.isfinite(metric) else 0.0})
         return _Try(state, steps, metric, coarseness)
 
     def _step(self, name: str, coarseness: float) -> float:
@@ -206,6 +216,15 @@ class Quantiser:
         values = arrays | {name: grid.values() for name, grid in grids.items()}
         self._load(found.state)
         return Quantised(write_arrays(self._model, values), grids, self._baseline.evaluate(self._module), found.coarseness)
+
+
+def expected_epochs(fine_tune_epochs: int) -> int:
+    """Of training under rounding, where a point is fine-tuned for so many."""
+    return _USUAL_TRIES * _epochs(fine_tune_epochs)
+
+
+def _epochs(fine_tune_epochs: int) -> int:
+    return max(1, round(_EPOCHS_PART * fine_tune_epochs))
 
 
 def _round_to(steps: Steps, name: str, tensor: Tensor) -> Tensor:

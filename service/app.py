@@ -26,6 +26,7 @@ from service.api import (
 )
 from service.api.authentication import Authenticate
 from service.api.dependencies import Services
+from service.api.feed import EventFeed
 from service.api.guard import EndUnreadBodies, GuardAddress, LogRequests
 from service.api.watcher import JobWatcher
 from service.jobs.events.repository import EventRepository
@@ -61,16 +62,18 @@ def create_app(
     """The application. `checks` are further ones of /readyz by name; each raises where its part of the service cannot work."""
     app = describe_api()
     own_checks = {"database": job_repository.counts, "store": store.check_writable}
+    event_repository = EventRepository(job_repository.engine)
     app.state.services = Services(
         settings,
         job_repository,
-        EventRepository(job_repository.engine),
+        event_repository,
         store,
         IdempotencyRepository(job_repository.engine),
         UploadRepository(job_repository.engine),
         JobWatcher(job_repository.marks),
         EndpointRepository(job_repository.engine),
         DeliveryRepository(job_repository.engine),
+        EventFeed(event_repository.page),
         {**own_checks, **(checks or {})},
     )
     leaks = LeakFinder(settings.admin_key.get_secret_value() if settings.admin_key else None)

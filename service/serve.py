@@ -179,6 +179,9 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     except OSError as error:
         raise CannotServe(f"{settings.host} port {settings.port} cannot be listened on: {error.strerror}.") from None
     with listener:
+        # Its connections inherit it. asyncio itself leaves sockets out whose protocol is not named, as here; without it, the second part of
+        # a response on a connection that is used again waits for the client's delayed acknowledgement, 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield listener
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -15,14 +16,14 @@ from compressor.config import CompressionConfig
 from compressor.errors import Diverged
 from compressor.graph.write import float_tensors
 from compressor.intake import Baseline
-from compressor.progress import ProgressTracker
+from compressor.progress import Pace, ProgressTracker, ignore
 from compressor.report import LogAlphaQuantiles, Training
 from compressor.search.control import GRADUAL_PART, train_control
 from compressor.search.cuts import Cut, cuts
 from compressor.search.network import Network, Tensors, count_live
 from compressor.search.position import Position
 from compressor.search.resume import Fit, restore_rounds, rounds_to_checkpoint
-from compressor.search.work import FIT_COST, Allowance, Setting
+from compressor.search.work import Allowance, Setting
 from compressor.selection.beta import LADDER_STEP, Branch, first_beta, higher_beta, next_beta
 from compressor.selection.curve import Candidate, choose, nearest, threshold_of_count
 from compressor.training.checkpoint import CheckpointFile
@@ -41,9 +42,6 @@ _FINE_TUNE_PART = 0.05
 _KEPT_AFTER_A_ROUND = 3.0  # log_alpha: beyond it a weight is 95 % noise (Molchanov et al. 2017)
 
 _NEVER_ALIVE = 100.0
-
-# Of a step after the first round, in steps of the whole network, before it is known: what is left of MLPs and LeNets takes a third.
-_LATER_COST = 0.3
 
 _SMALLER_STEP = 0.3  # after a branch that diverged in spite of the probe
 _MAX_SMALLER_STEPS = 3
@@ -110,7 +108,7 @@ class Search:
         self._start: Tensors = self._dense  # of the present round
         self._log_alpha: Tensors = {}  # of the rounds behind; of a weight that went, from the round in which it did
         self._allowance = Allowance(config.max_epochs, config.max_seconds, 0.0, 0.0)
-        self._cost = _LATER_COST
+        self._sizes: int | None = None  # how many of the thresholds will give points of their own, as far as the fit has shown it
 
     def run(self) -> Outcome:
         """Raises: Diverged."""
@@ -158,8 +156,7 @@ class Search:
         position = self._position
         while position.round < len(position.rounds):
             network = Network.holding(self._whole, self._setting.model.proto, self._start)
-            self._plan(network.cost)
-            self._cost = network.cost if position.round else _LATER_COST
+            self._plan_branch()
             posterior = self._fit_round(network, restored)
             restored = {}
             log_alpha = network.expand(posterior.log_alpha(), math.inf)
@@ -238,8 +235,10 @@ class Search:
             position.epochs = epochs
             kept = sum(int(mask.sum()) for mask in posterior.keep_masks(max(config.thresholds)).values())
             metrics = {"epoch": epochs, "round": position.round + 1, "loss": mean_loss, "beta": position.beta}
-            setting.tracker.advance(0.0, metrics | {"sparsity": 1 - kept / self._numel})
+            setting.tracker.tell(metrics | {"sparsity": 1 - kept / self._numel})
             self._cut_to_allowance()
+            self._foresee_sizes(posterior)
+            self._plan_branch()
             self._save(fit, at_once=False)
             return position.rounds[position.round]
 
@@ -252,7 +251,7 @@ class Search:
             train,
             options,
             first_epoch=position.epochs,
-            on_step=lambda rows: self._advance(rows, FIT_COST * network.cost),
+            on_step=lambda rows: self._advance(rows, "fit" if first else "fit_small"),
             on_epoch=on_epoch,
         )
         return posterior
@@ -275,8 +274,6 @@ class Search:
         """Fine-tunes the survivors of one cut after the other; all from the same fitted tensors, with the same batches."""
         position, setting = self._position, self._setting
         setting.tracker.enter("sweep")
-        points = max(1, self._num_points - 1 - len(position.swept))
-        setting.tracker.plan((self._cost * points + 1) * position.fine_tune_epochs * setting.num_rows)
         alive = {name: values.masked_fill(self._start[name] == 0, math.inf) for name, values in self._log_alpha.items()}
         course = cuts(setting.config, setting.baseline, alive, partial(self._threshold_of_ratio, alive), self._numel, self._resolves_budget)
         cut, number = next(course, None), 0
@@ -284,6 +281,7 @@ class Search:
             if number == len(position.swept):
                 if position.curve and self._allowance.left() < position.fine_tune_epochs + self._control_epochs:
                     break  # the control needs the rest
+                self._plan_sweep(number)
                 position.swept.append(self._add_point(cut, alive))
                 self._save(at_once=True)
             index = position.swept[number]
@@ -323,7 +321,7 @@ class Search:
         options = setting.fine_tune_options(position.fine_tune_epochs, self._training.fine_tune_step_size)
         small = network.shrink({name: mask & (held[name] != 0) for name, mask in masks.items()})
         train = setting.baseline.train
-        fine_tune(network.module, small, setting.objective, train, options, lambda rows: self._advance(rows, network.cost))
+        fine_tune(network.module, small, setting.objective, train, options, lambda rows: self._advance(rows, "tune_small"))
         tensors = network.tensors()
         Network(self._whole).load(tensors)
         metric = self._measure()
@@ -332,7 +330,7 @@ class Search:
         point = Candidate(position.beta, cut.threshold, self._count_nonzero(tensors), metric, cut.layers)
         position.curve.append(point)
         self._points.append(tensors, {name: values + log_square(self._start[name]) for name, values in self._log_alpha.items()})
-        setting.tracker.advance(0.0, {"threshold": min(point.threshold, 1e30), "nnz": point.nnz, "metric": metric})
+        setting.tracker.tell({"threshold": min(point.threshold, 1e30), "nnz": point.nnz, "metric": metric})
         return len(position.curve) - 1
 
     def _begin_anew(self, error: Diverged) -> None:
@@ -383,19 +381,19 @@ class Search:
         assert training is not None  # noqa: S101  of the branch of the chosen point
         chosen = position.curve[position.chosen]
         epochs = sum(training.epochs) + training.fine_tune_epochs if self._full_control else training.fine_tune_epochs
-        setting.tracker.plan(max(1, epochs) * setting.num_rows)
+        setting.tracker.plan({"tune": epochs * setting.num_rows})
         setting.tracker.enter("control")
         step_size = training.step_size * GRADUAL_PART if self._full_control else training.fine_tune_step_size
         left = chosen.nnz - self._fixed_nnz
         Network(self._whole).load(self._dense)
         try:
-            train_control(setting, self._whole, left, epochs, step_size, self._advance)
+            train_control(setting, self._whole, left, epochs, step_size, partial(self._advance, pace="tune"))
             has_diverged = not math.isfinite(self._measure())
         except Diverged:
             has_diverged = True
         if has_diverged:  # no reason to lose what was found: the control is then the pruned model as it is
             Network(self._whole).load(self._dense)
-            train_control(setting, self._whole, left, 0, step_size, self._advance)
+            train_control(setting, self._whole, left, 0, step_size, ignore)
         control, metric = Network(self._whole).tensors(), self._measure()
         best = self._points.tensors(position.chosen, self._dense)
         wins = setting.baseline.is_better(metric, chosen.metric)
@@ -479,20 +477,42 @@ class Search:
         """The metric of what the whole module holds, on validation."""
         return self._setting.baseline.measure(self._whole)
 
-    def _advance(self, rows: int, cost: float = 1.0) -> None:
-        """So many more rows have been trained on, at so many times the cost of the whole network."""
+    def _advance(self, rows: int, pace: Pace) -> None:
+        """So many more rows have been trained on."""
         self._allowance.use(rows / self._setting.num_rows)
         self._position.passes = self._allowance.passes
-        self._setting.tracker.advance(cost * rows)
+        self._setting.tracker.advance(rows, pace)
 
-    def _plan(self, cost: float) -> None:
-        """What is left of this branch, and the control, in rows through the whole network."""
+    def _plan_branch(self) -> None:
+        """What is left of this branch, and the control; that there will be other branches, nobody knows."""
         position = self._position
-        present, later = position.rounds[position.round] - position.epochs, sum(position.rounds[position.round + 1 :])
-        smaller = min(cost, _LATER_COST)
-        fit = FIT_COST * (cost * present + smaller * later)
-        fine_tuning = (smaller * (self._num_points - 1) + 1) * position.fine_tune_epochs
-        self._setting.tracker.plan((fit + fine_tuning) * self._setting.num_rows)
+        present = position.rounds[position.round] - position.epochs
+        later = sum(position.rounds[position.round + 1 :])
+        fits: dict[Pace, float] = {"fit_small": present + later} if position.round else {"fit": present, "fit_small": later}
+        self._plan({**fits, **self._sweep_passes(0)})
+
+    def _plan_sweep(self, number: int) -> None:
+        """What is left of the sweep when so many cuts have been made, and the control."""
+        self._plan(self._sweep_passes(number))
+
+    def _sweep_passes(self, number: int) -> dict[Pace, float]:
+        position, config = self._position, self._setting.config
+        expected = self._num_points - 1
+        if not number and self._sizes is not None and config.target_ratio is None:
+            expected -= len(config.thresholds) - self._sizes
+        points = max(1, expected - number)
+        return {"tune_small": points * position.fine_tune_epochs, "tune": self._control_epochs}
+
+    def _plan(self, passes: Mapping[Pace, float]) -> None:
+        self._setting.tracker.plan({pace: number * self._setting.num_rows for pace, number in passes.items()})
+
+    def _foresee_sizes(self, posterior: Posterior) -> None:
+        """Late in the last round most of the thresholds leave the same weights, and will not be worth a point each."""
+        position, self._sizes = self._position, None
+        if position.round + 1 == len(position.rounds) and 2 * position.epochs >= position.rounds[position.round]:
+            masks = [posterior.keep_masks(threshold).values() for threshold in self._setting.config.thresholds]
+            counts = sorted(sum(int(mask.sum()) for mask in of_all) for of_all in masks)
+            self._sizes = 1 + sum(more > (1 + _SAME_SIZE) * fewer for fewer, more in pairwise(counts))
 
     # The checkpoint
 

@@ -13,9 +13,6 @@ from compressor.training.objective import Objective
 from compressor.training.schedule import Schedule
 from compressor.training.seeds import derive_seed
 
-# A variational step, in dense ones (two products instead of one, noise, KL).
-FIT_COST = 2.5
-
 
 @dataclass(frozen=True)
 class Setting:

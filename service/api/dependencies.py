@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 
 from service.api.caller import CallerDep
+from service.api.feed import EventFeed
 from service.api.problems import JobNotFinished, JobNotFound
 from service.api.watcher import JobWatcher
 from service.jobs.events.repository import EventRepository
@@ -33,10 +34,12 @@ class Services:
     watcher: JobWatcher
     webhooks: EndpointRepository
     deliveries: DeliveryRepository
+    feed: EventFeed
     checks: Mapping[str, Callable[[], object]]
 
 
-def get_services(request: Request) -> Services:
+# Not async, it would take a thread of the pool for every request.
+async def get_services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 

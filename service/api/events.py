@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import JobDep, Services, ServicesDep
 from service.api.problems import document
-from service.api.schemas import EventList, EventView, to_event_view
+from service.api.schemas import EventList, to_event_view
 from service.jobs.repository import Mark
 from service.jobs.states import TERMINAL
 
@@ -23,7 +23,6 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
 
 HEARTBEAT_S = 15.0
 MAX_ID = 2**31 - 1
-_STREAM_PAGE = 200
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": EventList, "content": {EventSourceResponse.media_type: {"schema": {"type": "string"}}}},
@@ -59,11 +58,9 @@ async def _open_stream(job_id: str, after: int, last_event_id: int | None, servi
 
 async def _stream(job_id: str, mark: Mark | None, after: int, services: Services) -> AsyncIterator[bytes]:
     while mark is not None:
-        while after < mark.last_event_id and (page := await run_in_threadpool(services.events.page, job_id, after, _STREAM_PAGE)):
-            for event in page:
-                view: EventView = to_event_view(event)
-                yield format_sse_event(id=str(view.id), event=view.type, data_str=view.model_dump_json())
-            after = page[-1].id
+        while after < mark.last_event_id and (page := await services.feed.page(job_id, after)):
+            yield page.frames
+            after = page.last_id
         if mark.status in TERMINAL:
             yield format_sse_event(event="end", data_str=f'{{"status":"{mark.status.value}"}}')
             return

@@ -11,7 +11,7 @@ from service.jobs.engine import create_engine
 from service.jobs.migrate import upgrade
 from service.keys.key import ApiKey, Scope, draw_key
 from service.keys.repository import KeyRepository
-from service.serve import CannotServe, read_settings, run
+from service.serve import CannotServe, _listening, read_settings, run
 from service.settings import Settings
 
 
@@ -44,6 +44,11 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(CannotServe, match=f"port {port} cannot be listened on: Address already in use"):
             run(Settings(home=tmp_path, port=port))
+
+
+def test_no_part_of_an_answer_waits_for_the_acknowledgement_of_another() -> None:
+    with _listening(Settings(port=0)) as listener, socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_home_that_is_no_folder_is_named(tmp_path: Path) -> None:
