@@ -50,6 +50,7 @@ def _complete(description: dict[str, Any]) -> dict[str, Any]:
     for path, operations in description["paths"].items():
         for method, operation in operations.items():
             _add_security(operation, path, method)
+            _drop_nulls(operation)
             for response in operation["responses"].values():
                 response.setdefault("headers", {})[HEADER] = {"$ref": "#/components/headers/RequestId"}
             _name_forms(operation, schemas)
@@ -66,6 +67,16 @@ def _add_security(operation: dict[str, Any], path: str, method: str) -> None:
     refused = (401,) if needed is Scope.READ else (401, 403)
     responses = {**{str(status): response for status, response in document(*refused).items()}, **operation["responses"]}
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _drop_nulls(operation: dict[str, Any]) -> None:
+    """A parameter that may be absent is no parameter that may be null, for which a query and a header have no word."""
+    for parameter in operation.get("parameters", ()):
+        variants = [variant for variant in parameter["schema"].pop("anyOf", ()) if variant != {"type": "null"}]
+        if len(variants) == 1:
+            parameter["schema"] |= variants[0]
+        elif variants:
+            parameter["schema"]["anyOf"] = variants
 
 
 def _name_forms(operation: dict[str, Any], schemas: dict[str, Any]) -> None:

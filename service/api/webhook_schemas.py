@@ -1,7 +1,7 @@
 """The JSON objects of /v1/webhooks."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
@@ -31,15 +31,23 @@ class NewWebhook(BaseModel):
     description: Description | None = None
 
 
+def _drop_null(schema: dict[str, Any]) -> None:
+    """What may be absent may not be null."""
+    schema |= next(variant for variant in schema.pop("anyOf") if variant != {"type": "null"})
+    del schema["default"]
+
+
 class WebhookChange(BaseModel):
     """What is to be changed; what is absent stays. `enabled: true` takes up again what was disabled, for what happens from then on."""
 
     model_config = ConfigDict(extra="forbid")
 
-    url: str | None = Field(default=None, description=_URL)
-    events: list[EventName] | None = Field(default=None, min_length=1, max_length=len(EVENT_NAMES), description=_EVENTS)
+    url: str | None = Field(default=None, description=_URL, json_schema_extra=_drop_null)
+    events: list[EventName] | None = Field(
+        default=None, min_length=1, max_length=len(EVENT_NAMES), description=_EVENTS, json_schema_extra=_drop_null
+    )
     description: Description | None = None
-    enabled: bool | None = None
+    enabled: bool | None = Field(default=None, json_schema_extra=_drop_null)
 
     @field_validator("url", "events", "enabled")
     @classmethod
