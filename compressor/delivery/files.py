@@ -87,9 +87,20 @@ def quantise(
         quantiser = Quantiser(
             delivered.model, output, delivered.sigmas, outcome.metric, baseline, config, objective, outcome.training, tracker
         )
-        return replace(delivered, quantised=quantiser.run())
+        quantised = quantiser.run()
     except CompressionError as error:
         return replace(delivered, warnings=(f"There is no file of quantised values: {error.detail} {error.suggestion}",))
+    return replace(delivered, quantised=quantised, warnings=_on_values(quantised, config))
+
+
+def _on_values(quantised: Quantised, config: CompressionConfig) -> tuple[str, ...]:
+    """Why the files are larger than one might expect."""
+    if quantised.values == "grids":
+        return ()
+    is_packed = "packed" in config.formats and config.packed_values == "quantised"
+    files = [*([PACKED] if is_packed else []), *([BP] if "bp" in config.formats else [])]
+    held = "float16" if quantised.values == "float16" else "the numbers of model.onnx, since float16 does not keep to it either"
+    return (f"No grid of at most 8 bits keeps to the budget; values in {' and '.join(files)}: {held}.",)
 
 
 def write_model(out_dir: Path, delivered: Delivered, config: CompressionConfig) -> tuple[str, ...]:
@@ -118,11 +129,11 @@ def write_form(path: Path, delivered: Delivered, config: CompressionConfig) -> N
             dense_onnx.write(path, merge_zero_rows(delivered.model), halves=_halves(delivered, config))
         case "weights.safetensors":
             csr.write(path, sparse_onnx.read(path.with_name(MODEL)), delivered.sigmas if config.posterior_sigma else None)
-        case "model.packed.onnx" if quantised is None or config.packed_values == "float16":
+        case "model.packed.onnx" if config.packed_values == "float16":
             packed_onnx.write(path, delivered.model, None)
-        case "model.packed.onnx":
+        case "model.packed.onnx" if quantised is not None:
             packed_onnx.write(path, quantised.model, quantised.grids)
-        case _ if quantised is not None:
+        case "model.bp" if quantised is not None:
             bp.write(path, quantised.model, quantised.grids or {})
 
 
@@ -190,10 +201,10 @@ def _read_form(path: Path, delivered: Delivered, config: CompressionConfig) -> _
             case "model.onnx":
                 return _Form(arrays, sparse_onnx.read(path), path.read_bytes(), delivered.model, tolerance)
             case "model.dense.onnx":
-                data, halves = path.read_bytes(), _halves(delivered, config)
-                expected = dense_onnx.to_halves(float_tensors(merge_zero_rows(delivered.model)), halves)
+                data, weights = path.read_bytes(), _halves(delivered, config)
+                expected = dense_onnx.to_halves(float_tensors(merge_zero_rows(delivered.model)), weights)
                 dense = ModelProto.FromString(data)
-                return _Form(expected, dense_onnx.read(path), data, dense, HALF_TOLERANCE if halves else tolerance)
+                return _Form(expected, dense_onnx.read(path), data, dense, HALF_TOLERANCE if weights else tolerance)
             case "model.packed.onnx":
                 is_quantised = quantised is not None and config.packed_values == "quantised"
                 found, unpacked = packed_onnx.read(path), packed_onnx.unpack(path)
