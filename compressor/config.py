@@ -78,13 +78,14 @@ class CompressionConfig(BaseModel):
         default=(),
         max_length=2,
         description="Smaller forms of the model beside model.onnx: packed (model.packed.onnx, which decodes itself in ONNX Runtime), bp "
-        "(model.bp, the smallest, which bayespress unpack turns into ONNX). Their values are rounded, and trained so.",
+        "(model.bp, the smallest, which bayespress unpack turns into ONNX). Their values are rounded, and trained so, within the budget.",
     )
     packed_values: PackedValues = Field(
-        default="quantised", description="Values of model.packed.onnx: on grids of at most 8 bits, or as float16."
+        default="quantised", description="Values of model.packed.onnx: on grids of at most 8 bits where the budget allows, or as float16."
     )
     weight_dtype: WeightDtype = Field(
-        default="float32", description="In which type model.dense.onnx stores the weights of a model in float32."
+        default="float32",
+        description="In which type model.dense.onnx stores the weights of a model in float32; what float16 cannot hold stays.",
     )
     posterior_sigma: bool = Field(
         default=False, description="Whether weights.safetensors holds the posterior's standard deviation of each weight as well."

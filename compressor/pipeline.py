@@ -83,12 +83,12 @@ def compress(
     names, warnings = write_artifacts(out_dir, model, config, baseline, outcome, delivered, parts)
 
     tracker.enter("verify")
-    checked = verify(out_dir, model, config, baseline, delivered, names, parts)
+    checked, unfit = verify(out_dir, model, config, baseline, delivered, names, parts)
 
     tracker.enter("test")
-    measured = measure(out_dir, model, outcome, delivered, checked, parts, baseline)
+    measured = measure(out_dir, model, config, outcome, delivered, checked, parts, baseline)
     seconds = store.seconds_before + time.monotonic() - started
-    return make_report(out_dir, model, data, config, baseline, parts, outcome, measured, warnings, device, seconds)
+    return make_report(out_dir, model, data, config, baseline, parts, outcome, measured, warnings + unfit, device, seconds)
 
 
 def _fingerprint(model_path: Path, data: DataReference, config: CompressionConfig, schedule: Schedule) -> str:

@@ -1,12 +1,13 @@
 """The delivered model on grids, for the files that are to be the smallest: as coarse as the posterior and the budget allow.
 
 A step of sqrt(12) posterior standard deviations makes a rounding error as large as the noise that the weight was trained to bear: that is
-where the search for the coarsest grid begins. The weights are then trained under rounding.
+where the search for the coarsest grid begins. The weights are then trained under rounding. Where no grid that is tried so keeps to the
+budget, the weights stay as they were trained, and are rounded to 8 bits, else to float16, else not at all.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -18,13 +19,14 @@ from onnx import ModelProto
 from torch import Tensor
 
 from compressor.artifacts.grid import MAX_CODE, GridTensor, round_step, to_grid
+from compressor.artifacts.packed_payload import to_halves
 from compressor.config import CompressionConfig
 from compressor.errors import Diverged
 from compressor.graph.module import OnnxModule
-from compressor.graph.write import write_arrays
+from compressor.graph.write import float_tensors, write_arrays
 from compressor.intake import Baseline
 from compressor.progress import ProgressTracker
-from compressor.report import MetricValue, Training
+from compressor.report import MetricValue, QuantisedValues, Training
 from compressor.training.fit import FineTuneOptions, fine_tune_rounded
 from compressor.training.objective import Objective
 from compressor.training.rows import shuffled_batches
@@ -44,19 +46,24 @@ Steps = dict[str, float]
 
 @dataclass(frozen=True)
 class Quantised:
-    """A model all of whose trained tensors are exactly the values of `grids`.
+    """A model with rounded values.
 
     Attributes:
         model: the graph with these tensors.
-        grids: by ONNX name.
+        grids: by ONNX name, of every tensor that was trained, the values in `model` exactly. None: what packed_payload.to_halves takes is
+            rounded to float16. Empty: nothing is rounded.
         metric: on validation.
-        coarseness: steps in units of sqrt(12) posterior standard deviations.
+        coarseness: steps in units of sqrt(12) posterior standard deviations; 0: each the finest that 8 bits allow; None: no grids.
     """
 
     model: ModelProto
-    grids: Mapping[str, GridTensor]
+    grids: Mapping[str, GridTensor] | None
     metric: MetricValue
-    coarseness: float
+    coarseness: float | None
+
+    @property
+    def values(self) -> QuantisedValues:
+        return "grids" if self.grids else "float16" if self.grids is None else "float32"
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class Quantiser:
         training: Training,
         tracker: ProgressTracker,
     ) -> None:
-        self._model = model
+        self._model, self._output = model, output
         self._module = OnnxModule(model, output).to(baseline.train.labels.device)
         self._start = {name: tensor.detach().clone() for name, tensor in self._module.state().items()}
         self._metric, self._baseline, self._objective, self._tracker = metric, baseline, objective, tracker
@@ -107,45 +114,46 @@ class Quantiser:
         self._sigmas = self._all_sigmas(sigmas)
 
     def run(self) -> Quantised:
-        """The coarsest of the grids that lose no more than rounding may; where none does, the best.
-
-        Raises: Diverged where none of them could be trained on.
-        """
+        """The coarsest of the grids that lose no more than rounding may, else the first of the finer values that does not."""
         self._plan(_USUAL_TRIES)
         self._tracker.enter("quantise")
         tries = [self._try(1.0)]
-        factor = _COARSER if self._is_inside(tries[0]) else _FINER
+        factor = _COARSER if self._is_inside(tries[0].metric) else _FINER
         while len(tries) < self._most_tries:
             self._plan(max(1, _USUAL_TRIES - len(tries)))
             tries.append(self._try(tries[-1].coarseness * factor))
-            if self._is_inside(tries[-1]) != (factor == _COARSER):
+            if self._is_inside(tries[-1].metric) != (factor == _COARSER):
                 break
-        inside = [found for found in tries if self._is_inside(found)]
-        best = max(inside, key=lambda found: found.coarseness) if inside else self._best(tries)
-        return self._to_quantised(best)
+        inside = [found for found in tries if self._is_inside(found.metric)]
+        return self._to_quantised(max(inside, key=lambda found: found.coarseness)) if inside else self._finer()
 
     def _plan(self, tries: int) -> None:
         self._tracker.plan({"quantise": tries * self._options.epochs * len(self._baseline.train)})
 
-    def _best(self, tries: list[_Try]) -> _Try:
-        finite = [found for found in tries if math.isfinite(found.metric)]
-        if not finite:
-            raise Diverged(
-                "Training under rounding came to no finite number.",
-                param="formats",
-                suggestion="Leave formats out, or set fine_tune_step_size lower.",
-            )
-        return min(finite, key=lambda found: self._baseline.kind.loss(0.0, found.metric))
+    def _finer(self) -> Quantised:
+        """8 bits, float16 or what was trained, which loses nothing; no weight is trained under rounding here."""
+        finest = self._try(0.0, epochs=0)
+        if self._is_inside(finest.metric):
+            return self._to_quantised(finest)
+        halves = write_arrays(self._model, to_halves(float_tensors(self._model)))
+        metric = self._evaluate(halves)
+        return Quantised(halves, None, metric, None) if self._is_inside(metric.value) else self._exact()
 
-    def _is_inside(self, found: _Try) -> bool:
+    def _exact(self) -> Quantised:
+        return Quantised(self._model, {}, self._evaluate(self._model), None)
+
+    def _evaluate(self, model: ModelProto) -> MetricValue:
+        return self._baseline.evaluate(OnnxModule(model, self._output).to(self._baseline.train.labels.device))
+
+    def _is_inside(self, metric: float) -> bool:
         baseline = self._baseline
-        if not math.isfinite(found.metric) or not baseline.kind.is_inside(
-            found.metric, self._metric, _BUDGET_PART * baseline.max_metric_drop
-        ):
+        if not math.isfinite(metric) or not baseline.kind.is_inside(metric, self._metric, _BUDGET_PART * baseline.max_metric_drop):
             return False
-        return baseline.is_inside(found.metric) or not baseline.is_inside(self._metric)
+        return baseline.is_inside(metric) or not baseline.is_inside(self._metric)
 
-    def _try(self, coarseness: float) -> _Try:
+    def _try(self, coarseness: float, epochs: int | None = None) -> _Try:
+        """Args: epochs: of training under rounding; 0: the weights are rounded as they are."""
+        options = self._options if epochs is None else replace(self._options, epochs=epochs)
         steps = {name: self._step(name, coarseness) for name in self._sigmas}
         self._load(self._start)
         try:
@@ -154,7 +162,7 @@ class Quantiser:
                 partial(_round_to, steps),
                 self._objective,
                 self._baseline.train,
-                self._options,
+                options,
                 lambda rows: self._tracker.advance(rows, "quantise"),
             )
             metric = self._baseline.measure(self._module)

@@ -21,6 +21,7 @@ Part = TypeAliasType("Part", Literal["train", "validation", "test"])
 HeldOutPart = TypeAliasType("HeldOutPart", Literal["validation", "test"])
 BudgetSource = TypeAliasType("BudgetSource", Literal["client", "default"])
 GateName = TypeAliasType("GateName", Literal["min_ratio", "max_bytes", "max_latency_ms", "target_ratio"])
+QuantisedValues = TypeAliasType("QuantisedValues", Literal["grids", "float16", "float32"])
 Method = TypeAliasType("Method", Literal["variational", "magnitude"])
 
 
@@ -55,7 +56,10 @@ class Metric(_Part):
 
 
 class Budget(_Part):
-    """The budget and whether the delivered point is inside it on validation, whose metric is not that of test where only one has labels."""
+    """The budget and whether model.onnx is inside it on validation, whose metric is not that of test where only one has labels.
+
+    Whether a form with rounded values is inside it, too, stands with the file.
+    """
 
     metric: MetricName
     direction: Direction
@@ -172,7 +176,9 @@ class DeliveredFile(_Part):
     bytes: int
     size_ratio: float = Field(description="bytes of the uploaded file / bytes of this one")
     purpose: str
-    advice: str | None = Field(description="where the file is no smaller than the upload under gzip")
+    validation: MetricValue | None = Field(description="of a form whose values are rounded, in ONNX Runtime; others hold those of the run")
+    met: bool = Field(description="whether what it holds is inside the budget on validation")
+    advice: str | None = Field(description="not to use it: no smaller than the upload under gzip, or rounded beyond the budget")
     checked_in: list[str] = Field(description="runtimes in which its outputs were compared with the trained model's")
     load: LoadCost | None = Field(description="null of what ONNX Runtime does not read, and where no process could be started")
     latency: list[Latency] = Field(
@@ -181,10 +187,14 @@ class DeliveredFile(_Part):
 
 
 class Quantisation(_Part):
-    """The values on uniform grids, one step for each tensor."""
+    """The values on uniform grids, one step for each tensor; finer ones where no grid of at most 8 bits keeps to the budget."""
 
-    coarseness: float = Field(description="steps in units of sqrt(12) posterior standard deviations: 1 is an error as large as the noise")
-    bits: dict[str, int] = Field(description="by tensor, that tell its values apart")
+    values: QuantisedValues = Field(description="float32: none is rounded, since float16 would lose too much as well")
+    coarseness: float | None = Field(
+        description="steps in units of sqrt(12) posterior standard deviations: 1 is an error as large as the noise; 0: 8 bits, and the "
+        "weights were not trained on under rounding; null: no grids"
+    )
+    bits: dict[str, int] = Field(description="by tensor on a grid, that tell its values apart")
     nnz: int = Field(description="weights that are not rounded to 0")
     validation: MetricValue
     test: MetricValue

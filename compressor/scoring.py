@@ -52,6 +52,17 @@ def score_test(
     return _score_regression(runs, models) if baseline.readout.task == "regression" else _score_classification(runs, models)
 
 
+def score_validation(dense: Model, models: Sequence[Model], rows: Dataset, baseline: Baseline, output: str) -> list[MetricValue]:
+    """The metric of each of `models` on the rows that the budget was measured on; arguments and errors as those of `score_test`."""
+    runs = _Runs(rows, baseline, output)
+    if not models:
+        return []
+    labels = runs.labels(dense)
+    if baseline.readout.task == "regression":
+        return [rmse(_squared_errors(runs, model, torch.from_numpy(labels)), "validation") for model in models]
+    return [accuracy(int((_score_rows(runs, model, labels).predicted == labels).sum()), len(labels), "validation") for model in models]
+
+
 class _Runs:
     def __init__(self, test: Dataset, baseline: Baseline, output: str) -> None:
         self.test = test
@@ -78,16 +89,7 @@ class _Runs:
 
 def _score_classification(runs: _Runs, models: Sequence[Model]) -> TestScores:
     labels, is_labelled = runs.labels(models[0]), runs.test.labels is not None
-
-    def score(model: Model) -> RowScores:
-        return join_rows(
-            [
-                score_rows(runs.readout.predict(output).numpy(), runs.readout.probabilities(output).numpy(), labels[rows])
-                for rows, output in runs.outputs(model)
-            ]
-        )
-
-    scores = [score(model) for model in models]
+    scores = [_score_rows(runs, model, labels) for model in models]
     values = [accuracy(int((one.predicted == labels).sum()), len(labels), "test") for one in scores]
     kind = metric_kind("classification", is_labelled=is_labelled)
     return TestScores(
@@ -101,11 +103,7 @@ def _score_classification(runs: _Runs, models: Sequence[Model]) -> TestScores:
 
 def _score_regression(runs: _Runs, models: Sequence[Model]) -> TestScores:
     labels, is_labelled = torch.from_numpy(runs.labels(models[0])), runs.test.labels is not None
-
-    def errors(model: Model) -> npt.NDArray[np.float64]:
-        return np.concatenate([runs.readout.squared_errors(output, labels[rows]).numpy() for rows, output in runs.outputs(model)])
-
-    found = [errors(model) for model in models]
+    found = [_squared_errors(runs, model, labels) for model in models]
     values = [rmse(one, "test") for one in found]
     kind = metric_kind("regression", is_labelled=is_labelled)
     return TestScores(
@@ -115,6 +113,19 @@ def _score_regression(runs: _Runs, models: Sequence[Model]) -> TestScores:
         classes=None,
         quantised=values[3] if len(values) > 3 else None,
     )
+
+
+def _score_rows(runs: _Runs, model: Model, labels: Labels) -> RowScores:
+    return join_rows(
+        [
+            score_rows(runs.readout.predict(output).numpy(), runs.readout.probabilities(output).numpy(), labels[rows])
+            for rows, output in runs.outputs(model)
+        ]
+    )
+
+
+def _squared_errors(runs: _Runs, model: Model, labels: Tensor) -> npt.NDArray[np.float64]:
+    return np.concatenate([runs.readout.squared_errors(output, labels[rows]).numpy() for rows, output in runs.outputs(model)])
 
 
 def _by_class(dense: npt.NDArray[np.bool_], compressed: npt.NDArray[np.bool_], labels: Labels) -> list[ClassAccuracy]:

@@ -1,6 +1,7 @@
 """`model.dense.onnx`: the smaller graph with plain dense tensors, for tools that know nothing of sparse ones; its weights in half the bytes
 where that is wanted."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +12,36 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from compressor.artifacts import sparse_onnx
 from compressor.atomic import replacing
-from compressor.errors import ArtifactMismatch
 from compressor.graph.names import FreshNames
-from compressor.graph.write import write_arrays
+from compressor.graph.write import float_tensors, write_arrays
+
+Array = npt.NDArray[Any]
 
 
-def write(path: Path, model: ModelProto, *, float16: bool = False) -> None:
+def write(path: Path, model: ModelProto, *, halves: Collection[str] = ()) -> None:
     """Writes `model` in inference mode.
 
     Args:
         path: the file; it is replaced as a whole or not at all.
         model: it stays as it is.
-        float16: whether float32 tensors of two or more dimensions are stored as float16, with a Cast behind them that ONNX Runtime and
-            OpenVINO compute once, as they load the file.
-    Raises: ArtifactMismatch where float16 cannot hold a weight.
+        halves: names of weights, of which those that `to_halves` rounds are stored as float16, with a Cast behind them that ONNX Runtime
+            and OpenVINO compute once, as they load the file.
     """
     dense = write_arrays(model, {})
-    if float16:
-        _halve(dense)
+    _halve(dense, {name for name, array in float_tensors(dense).items() if name in halves and _fits(array)})
     onnx.checker.check_model(dense, full_check=True)
     with replacing(path) as partial:
         partial.write_bytes(dense.SerializeToString())
 
 
-def read(path: Path) -> dict[str, npt.NDArray[Any]]:
+def to_halves(arrays: Mapping[str, Array], names: Collection[str]) -> dict[str, Array]:
+    """The arrays, those in float32 among `names` rounded to float16 wherever it can hold all of their values."""
+    return {
+        name: array.astype(np.float16).astype(np.float32) if name in names and _fits(array) else array for name, array in arrays.items()
+    }
+
+
+def read(path: Path) -> dict[str, Array]:
     """All float tensors of rank 1 or more, by ONNX name; those that a Cast makes of float16 as float32.
 
     Raises: InvalidArtifact where the file is damaged.
@@ -44,24 +51,25 @@ def read(path: Path) -> dict[str, npt.NDArray[Any]]:
     return found | {node.output[0]: found[node.input[0]].astype(np.float32) for node in casts}
 
 
-def _halve(model: ModelProto) -> None:
+def _fits(array: Array) -> bool:
+    with np.errstate(over="ignore"):
+        return array.dtype == np.float32 and bool(np.isfinite(array.astype(np.float16)).all())
+
+
+def _halve(model: ModelProto, names: set[str]) -> None:
+    """Initialisers and Constant nodes alike become a Constant of float16 and a Cast, which keeps the name."""
     graph = model.graph
     fresh = FreshNames(model)
     added: list[NodeProto] = []
-    for tensor in [tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2]:
-        with np.errstate(over="ignore"):
-            halves = numpy_helper.to_array(tensor).astype(np.float16)
-        if not np.isfinite(halves).all():
-            raise ArtifactMismatch(
-                f"A weight of {tensor.name!r} is beyond float16.", param=tensor.name, suggestion="Leave weight_dtype at float32."
-            )
-        stored = fresh.like(f"{tensor.name}_float16")
-        added.append(helper.make_node("Constant", [], [stored], value=numpy_helper.from_array(halves)))
-        added.append(helper.make_node("Cast", [stored], [tensor.name], to=TensorProto.FLOAT))
+    for name, array in float_tensors(model).items():
+        if name in names:
+            stored = fresh.like(f"{name}_float16")
+            added.append(helper.make_node("Constant", [], [stored], value=numpy_helper.from_array(array.astype(np.float16))))
+            added.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in names]:
         graph.initializer.remove(tensor)
-    cast = {node.output[0] for node in added}
-    for info in [info for info in graph.input if info.name in cast]:  # old files list their initialisers among the inputs
+    for info in [info for info in graph.input if info.name in names]:  # old files list their initialisers among the inputs
         graph.input.remove(info)
-    nodes = list(graph.node)
+    nodes = [node for node in graph.node if names.isdisjoint(node.output)]
     del graph.node[:]
     graph.node.extend([*added, *nodes])

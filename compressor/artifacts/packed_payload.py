@@ -142,11 +142,16 @@ def pack_halves(arrays: Mapping[str, Array]) -> Payload:
 
     Args:   arrays: the float tensors of the model, by name.
     """
-    candidates = [_Candidate.of(name, array, None) for name, array in arrays.items() if array.ndim > 1 and _can_be_halves(array)]
+    candidates = [_Candidate.of(name, array, None) for name, array in arrays.items() if _can_be_halves(array)]
     _, sparse, _ = _smallest(candidates, [16])
     positions, halves = _nonzeros([arrays[member.name] for member in sparse], np.float16)
     low_bits, stream = _to_stream(positions, sum(member.numel for member in sparse), np.empty((len(positions), 0), np.uint8))
     return Payload(sparse, (), len(positions), low_bits, 0, stream, halves if len(halves) else None, EMPTY.codes)
+
+
+def to_halves(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays, those rounded that `pack_halves` may round."""
+    return {name: array.astype(np.float16).astype(array.dtype) if _can_be_halves(array) else array for name, array in arrays.items()}
 
 
 def check(payload: Payload) -> None:
@@ -227,7 +232,7 @@ def _can_be_packed(array: Array) -> bool:
 
 
 def _can_be_halves(array: Array) -> bool:
-    if not _can_be_packed(array) or np.count_nonzero(array) > MAX_DENSITY * array.size:
+    if array.ndim < 2 or not _can_be_packed(array) or np.count_nonzero(array) > MAX_DENSITY * array.size:
         return False
     with np.errstate(over="ignore"):
         return bool(np.array_equal(np.isfinite(array), np.isfinite(array.astype(np.float16))))

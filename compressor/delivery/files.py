@@ -39,8 +39,9 @@ class Delivered:
         model: the client's graph in inference mode without its dead units and without its exporter's notes, with dense tensors.
         compaction: the way between its tensors and the uploaded ones.
         sigmas: of its weights that have a posterior, by name in its shapes.
-        quantised: the same graph with all values on grids, and these; None where no file of it is wanted or could be had.
-        warnings: why a form that was wanted is missing.
+        quantised: the same graph with rounded values; None where no file of it is wanted or could be had.
+        warnings: why a form that was wanted is missing, or larger than it might be.
+        weights: names of what was pruned, which is what may be stored as float16.
     """
 
     model: ModelProto
@@ -48,6 +49,7 @@ class Delivered:
     sigmas: Arrays
     quantised: Quantised | None = None
     warnings: tuple[str, ...] = ()
+    weights: frozenset[str] = frozenset()
 
     def whole(self, arrays: Arrays) -> Arrays:
         """Tensors of `model` in the uploaded shapes, 0 where it has none."""
@@ -68,7 +70,7 @@ def deliver(upload: AdmittedModel, tensors: Tensors, log_sigma2: Tensors) -> Del
     drop_notes(model)
     left = float_tensors(model)
     sigmas = {name: np.exp(tensor.detach().cpu().double().numpy() / 2) for name, tensor in log_sigma2.items() if name in left}
-    return Delivered(model, compaction, compaction.shrink(sigmas))
+    return Delivered(model, compaction, compaction.shrink(sigmas), weights=frozenset(upload.module.weight_names))
 
 
 def quantise(
@@ -85,28 +87,58 @@ def quantise(
         quantiser = Quantiser(
             delivered.model, output, delivered.sigmas, outcome.metric, baseline, config, objective, outcome.training, tracker
         )
-        return replace(delivered, quantised=quantiser.run())
+        quantised = quantiser.run()
     except CompressionError as error:
         return replace(delivered, warnings=(f"There is no file of quantised values: {error.detail} {error.suggestion}",))
+    return replace(delivered, quantised=quantised, warnings=_on_values(quantised, config))
+
+
+def _on_values(quantised: Quantised, config: CompressionConfig) -> tuple[str, ...]:
+    """Why the files are larger than one might expect."""
+    if quantised.values == "grids":
+        return ()
+    is_packed = "packed" in config.formats and config.packed_values == "quantised"
+    files = [*([PACKED] if is_packed else []), *([BP] if "bp" in config.formats else [])]
+    held = "float16" if quantised.values == "float16" else "the numbers of model.onnx, since float16 does not keep to it either"
+    return (f"No grid of at most 8 bits keeps to the budget; values in {' and '.join(files)}: {held}.",)
 
 
 def write_model(out_dir: Path, delivered: Delivered, config: CompressionConfig) -> tuple[str, ...]:
     """Writes the model in all forms that are wanted. Returns: the names of the files."""
-    sparse_onnx.write(out_dir / MODEL, delivered.model, {})
-    dense_onnx.write(out_dir / DENSE, merge_zero_rows(delivered.model), float16=config.weight_dtype == "float16")
-    csr.write(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL), delivered.sigmas if config.posterior_sigma else None)
-    names = [MODEL, DENSE, WEIGHTS]
+    names = forms_of(delivered, config)
+    for name in names:
+        write_form(out_dir / name, delivered, config)
+    return names
+
+
+def forms_of(delivered: Delivered, config: CompressionConfig) -> tuple[str, ...]:
+    """Names of the files that are wanted, in the order in which they are written."""
+    is_quantised = delivered.quantised is not None
+    has_packed = "packed" in config.formats and (is_quantised or config.packed_values == "float16")
+    has_bp = "bp" in config.formats and is_quantised
+    return (MODEL, DENSE, WEIGHTS, *([PACKED] if has_packed else []), *([BP] if has_bp else []))
+
+
+def write_form(path: Path, delivered: Delivered, config: CompressionConfig) -> None:
+    """Writes the form that has the name of `path`; weights.safetensors takes what model.onnx beside it holds."""
     quantised = delivered.quantised
-    if "packed" in config.formats and config.packed_values == "float16":
-        packed_onnx.write(out_dir / PACKED, delivered.model, None)
-        names.append(PACKED)
-    elif "packed" in config.formats and quantised is not None:
-        packed_onnx.write(out_dir / PACKED, quantised.model, quantised.grids)
-        names.append(PACKED)
-    if "bp" in config.formats and quantised is not None:
-        bp.write(out_dir / BP, quantised.model, quantised.grids)
-        names.append(BP)
-    return tuple(names)
+    match path.name:
+        case "model.onnx":
+            sparse_onnx.write(path, delivered.model, {})
+        case "model.dense.onnx":
+            dense_onnx.write(path, merge_zero_rows(delivered.model), halves=_halves(delivered, config))
+        case "weights.safetensors":
+            csr.write(path, sparse_onnx.read(path.with_name(MODEL)), delivered.sigmas if config.posterior_sigma else None)
+        case "model.packed.onnx" if config.packed_values == "float16":
+            packed_onnx.write(path, delivered.model, None)
+        case "model.packed.onnx" if quantised is not None:
+            packed_onnx.write(path, quantised.model, quantised.grids)
+        case "model.bp" if quantised is not None:
+            bp.write(path, quantised.model, quantised.grids or {})
+
+
+def _halves(delivered: Delivered, config: CompressionConfig) -> frozenset[str]:
+    return delivered.weights if config.weight_dtype == "float16" else frozenset()
 
 
 def verify_files(
@@ -130,7 +162,8 @@ def verify_files(
     Raises: ArtifactMismatch.
     """
     quantised = delivered.quantised
-    of_quantised = None if quantised is None or expected is None else _outputs(quantised.model, rows, output)
+    needs_quantised = quantised is not None and expected is not None and not {PACKED, BP}.isdisjoint(names)
+    of_quantised = _outputs(quantised.model, rows, output) if quantised is not None and needs_quantised else None
     checked = {}
     for name in names:
         if name == WEIGHTS:
@@ -143,7 +176,8 @@ def verify_files(
             if reference is None
             else verify_outputs(name, form.data, form.materialised, rows, reference, output=output, tolerance=form.tolerance)
         )
-    verify_weights(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL), delivered.sigmas if config.posterior_sigma else {})
+    if WEIGHTS in names:
+        verify_weights(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL), delivered.sigmas if config.posterior_sigma else {})
     return checked
 
 
@@ -167,11 +201,10 @@ def _read_form(path: Path, delivered: Delivered, config: CompressionConfig) -> _
             case "model.onnx":
                 return _Form(arrays, sparse_onnx.read(path), path.read_bytes(), delivered.model, tolerance)
             case "model.dense.onnx":
-                data, halved = path.read_bytes(), config.weight_dtype == "float16"
-                merged = float_tensors(merge_zero_rows(delivered.model))
-                expected = {name: _to_half(array) if halved else array for name, array in merged.items()}
+                data, weights = path.read_bytes(), _halves(delivered, config)
+                expected = dense_onnx.to_halves(float_tensors(merge_zero_rows(delivered.model)), weights)
                 dense = ModelProto.FromString(data)
-                return _Form(expected, dense_onnx.read(path), data, dense, HALF_TOLERANCE if halved else tolerance)
+                return _Form(expected, dense_onnx.read(path), data, dense, HALF_TOLERANCE if weights else tolerance)
             case "model.packed.onnx":
                 is_quantised = quantised is not None and config.packed_values == "quantised"
                 found, unpacked = packed_onnx.read(path), packed_onnx.unpack(path)
@@ -191,7 +224,8 @@ def _read_form(path: Path, delivered: Delivered, config: CompressionConfig) -> _
 
 def _to_half(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """What is left of a float32 weight in float16."""
-    return array.astype(np.float16).astype(array.dtype) if array.ndim >= 2 and array.dtype == np.float32 else array
+    with np.errstate(over="ignore"):
+        return array.astype(np.float16).astype(array.dtype) if array.ndim >= 2 and array.dtype == np.float32 else array
 
 
 def _outputs(model: ModelProto, rows: Sequence[npt.NDArray[Any]], output: str) -> npt.NDArray[Any] | None:

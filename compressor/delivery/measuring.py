@@ -1,7 +1,7 @@
 """The files' sizes, what they take to load and to run, and the metric of what lies in them, in which the training side has no word."""
 
 import gzip
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from compressor.admission import AdmittedModel
-from compressor.artifacts import runtime, sparse_onnx
+from compressor.artifacts import bp, runtime, sparse_onnx
 from compressor.artifacts.load_cost import measure_load
-from compressor.config import WEIGHTS_SUFFIX
+from compressor.config import WEIGHTS_SUFFIX, CompressionConfig
 from compressor.data.dataset import Parts
 from compressor.delivery.files import BP, DENSE, MODEL, PACKED, WEIGHTS, Arrays, Delivered
 from compressor.delivery.writing import SPLIT
+from compressor.graph.write import float_tensors
 from compressor.intake import Baseline, to_arrays
 from compressor.protocol import CURVE
-from compressor.report import Bytes, DeliveredFile, Latency, LoadCost, Quantisation
-from compressor.scoring import TestScores, score_test
+from compressor.report import Bytes, DeliveredFile, Latency, LoadCost, MetricValue, Quantisation
+from compressor.scoring import TestScores, score_test, score_validation
 from compressor.search import Outcome
 
 _ZSTD_LEVEL = 19
@@ -40,10 +41,11 @@ _PURPOSES = {
 class Measured:
     """What was found out about the files.
 
-    `arrays`: the tensors of model.onnx, read back, in the uploaded shapes.
+    `arrays`: the tensors of model.onnx, read back, in the uploaded shapes. `validation`: what they give there.
     """
 
     arrays: Arrays
+    validation: MetricValue
     test: TestScores
     latency: Latency
     bytes: Bytes
@@ -55,6 +57,7 @@ class Measured:
 def measure(
     out_dir: Path,
     upload: AdmittedModel,
+    config: CompressionConfig,
     outcome: Outcome,
     delivered: Delivered,
     checked: Mapping[str, tuple[str, ...]],
@@ -64,6 +67,7 @@ def measure(
     """Sizes, loading, latency and test metric of the files, in stock ONNX Runtime; the one look at the test rows.
 
     Args:
+        upload: its module holds the delivered tensors.
         checked: the forms of the model, each with the runtimes in which it was run.
     """
     output = upload.module.output.name
@@ -77,13 +81,27 @@ def measure(
 
     left = sparse_onnx.read(out_dir / MODEL)
     sizes = measure_bytes(out_dir, upload, left, (*checked, WEIGHTS, CURVE, SPLIT))
+    validation = baseline.evaluate(upload.module)
+    of_rounded = _validate_rounded(out_dir, inference, config, checked, parts, baseline, output)
     sample = to_arrays(parts.validation.take(np.arange(min(_MANY_ROWS, len(parts.validation)))), baseline.scaling)
     return Measured(
         arrays=delivered.whole(left),
+        validation=validation,
         test=test,
         latency=runtime.measure_latency(inference, out_dir / MODEL, sample, output=output),
         bytes=sizes,
-        files=[_measure_file(out_dir / name, upload, sizes, checked.get(name, ()), sample) for name in (*checked, WEIGHTS)],
+        files=[
+            _measure_file(
+                out_dir / name,
+                upload,
+                sizes,
+                checked.get(name, ()),
+                sample,
+                of_rounded.get(name),
+                met=baseline.is_inside(of_rounded.get(name, validation).value),
+            )
+            for name in (*checked, WEIGHTS)
+        ],
         upload_load=None if upload.path.suffix == WEIGHTS_SUFFIX else _load(upload.path),
         quantisation=_quantisation(delivered, test),
     )
@@ -114,8 +132,32 @@ def _entropy_bound(array: npt.NDArray[Any]) -> int:
     return int(np.ceil(array.size * of_one / 8)) + nnz * array.dtype.itemsize
 
 
+def _validate_rounded(
+    out_dir: Path,
+    inference: bytes,
+    config: CompressionConfig,
+    names: Iterable[str],
+    parts: Parts,
+    baseline: Baseline,
+    output: str,
+) -> dict[str, MetricValue]:
+    """The metric on validation of the forms that hold rounded values, by name."""
+    rounded = {PACKED, BP} | ({DENSE} if config.weight_dtype == "float16" else set())
+    paths = [out_dir / name for name in names if name in rounded]
+    models = [bp.unpack(path) if path.name == BP else path for path in paths]
+    found = score_validation(inference, models, parts.validation, baseline, output)
+    return {path.name: metric for path, metric in zip(paths, found, strict=True)}
+
+
 def _measure_file(
-    path: Path, upload: AdmittedModel, sizes: Bytes, runtimes: tuple[str, ...], sample: Sequence[npt.NDArray[Any]]
+    path: Path,
+    upload: AdmittedModel,
+    sizes: Bytes,
+    runtimes: tuple[str, ...],
+    sample: Sequence[npt.NDArray[Any]],
+    validation: MetricValue | None,
+    *,
+    met: bool,
 ) -> DeliveredFile:
     size = sizes.artifacts[path.name]
     runs = path.name in (MODEL, DENSE, PACKED)
@@ -126,6 +168,8 @@ def _measure_file(
         bytes=size,
         size_ratio=sizes.dense / size,
         purpose=_PURPOSES[path.name],
+        validation=validation,
+        met=met,
         advice=None
         if size < sizes.dense_gzip
         else f"Do not use this for its size: gzip makes the upload as small ({sizes.dense_gzip:,} bytes).",
@@ -148,11 +192,11 @@ def _quantisation(delivered: Delivered, test: TestScores) -> Quantisation | None
     quantised = delivered.quantised
     if quantised is None or test.quantised is None:
         return None
-    grids = quantised.grids
     return Quantisation(
+        values=quantised.values,
         coarseness=quantised.coarseness,
-        bits={name: grid.bits for name, grid in grids.items()},
-        nnz=sum(int(np.count_nonzero(grid.codes)) for grid in grids.values() if grid.codes.ndim >= 2),
+        bits={name: grid.bits for name, grid in (quantised.grids or {}).items()},
+        nnz=sum(int(np.count_nonzero(array)) for array in float_tensors(quantised.model).values() if array.ndim >= 2),
         validation=quantised.metric,
         test=test.quantised,
     )

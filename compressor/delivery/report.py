@@ -27,11 +27,13 @@ from compressor.report import (
     Branch,
     Budget,
     Bytes,
+    DeliveredFile,
     Gate,
     Inputs,
     Layer,
     LogAlphaQuantiles,
     MetricName,
+    MetricValue,
     Parameters,
     Provenance,
     Redundancy,
@@ -72,7 +74,8 @@ def make_report(
     """Everything that was found, as one object; also written to report.json."""
     log_alpha = outcome.log_alpha if outcome.delivered == "variational" else {}
     weights, parameters = count_weights(float_tensors(upload.proto), measured.arrays, log_alpha)
-    budget = _budget(config, baseline, upload)
+    budget = _budget(config, baseline, measured.validation)
+    files = [_advise(file, budget, baseline) for file in measured.files]
     redundancy = judge_redundancy(
         float_tensors(upload.proto),
         measured.arrays,
@@ -86,7 +89,7 @@ def make_report(
     report = Report(
         verdict=_verdict(weights, measured, budget, redundancy, outcome.delivered, bool(parts.carved)),
         delivered=outcome.delivered,
-        warnings=[*parts.warnings, *warnings, *_warnings(budget, measured, unlabelled)],
+        warnings=[*parts.warnings, *warnings, *_warnings(budget, measured, files, unlabelled)],
         metric=measured.test.metric,
         difference=measured.test.difference,
         calibration=measured.test.calibration,
@@ -96,7 +99,7 @@ def make_report(
         weights=weights,
         parameters=parameters,
         bytes=measured.bytes,
-        files=measured.files,
+        files=files,
         upload_load=measured.upload_load,
         latency=measured.latency,
         quantisation=measured.quantisation,
@@ -180,9 +183,7 @@ def _to_snr(log_alpha: LogAlphaQuantiles) -> SnrQuantiles:
     return SnrQuantiles(q05=low, q25=lower, q50=middle, q75=upper, q95=high)
 
 
-def _budget(config: CompressionConfig, baseline: Baseline, upload: AdmittedModel) -> Budget:
-    """The module holds the delivered tensors."""
-    compressed = baseline.evaluate(upload.module)
+def _budget(config: CompressionConfig, baseline: Baseline, compressed: MetricValue) -> Budget:
     wanted = config.max_metric_drop if baseline.kind.bounded else config.max_metric_drop_relative
     return Budget(
         metric=baseline.kind.name,
@@ -255,8 +256,22 @@ def _name(budget: Budget) -> str:
     return "RMSE" if budget.metric == "rmse" else budget.metric
 
 
-def _warnings(budget: Budget, measured: Measured, unlabelled: Sequence[str]) -> list[str]:
-    found = []
+def _advise(file: DeliveredFile, budget: Budget, baseline: Baseline) -> DeliveredFile:
+    """Not to use a form that its own rounding takes out of the budget; where model.onnx is not in it, as far again as it allows."""
+    reference = budget.dense_validation if budget.met else budget.compressed_validation
+    if file.validation is None or baseline.kind.is_inside(file.validation.value, reference.value, budget.max_metric_drop):
+        return file
+    lost = show_metric(budget.metric, baseline.kind.loss(reference.value, file.validation.value))
+    against = "the uploaded model" if budget.met else "model.onnx"
+    advice = (
+        f"Do not use this: with its rounded values {_name(budget)} on validation is {lost} worse than that of {against}, and the budget is "
+        f"{show_metric(budget.metric, budget.max_metric_drop)}."
+    )
+    return file.model_copy(update={"advice": advice if file.advice is None else f"{advice} {file.advice}"})
+
+
+def _warnings(budget: Budget, measured: Measured, files: Sequence[DeliveredFile], unlabelled: Sequence[str]) -> list[str]:
+    found = [f"{file.name}: {file.advice}" for file, before in zip(files, measured.files, strict=True) if file.advice != before.advice]
     if measured.test.metric.name in ("agreement", "deviation") or budget.metric in ("agreement", "deviation"):
         true = "accuracy" if budget.metric in ("accuracy", "agreement") else "error on labels"
         found.append(

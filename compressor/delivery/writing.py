@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 
 from compressor.admission import AdmittedModel
@@ -13,8 +14,8 @@ from compressor.artifacts import points
 from compressor.config import CompressionConfig
 from compressor.data.dataset import Parts
 from compressor.data.split import read_split, write_split
-from compressor.delivery.files import PACKED, Delivered, file_sha256, verify_files, write_model
-from compressor.errors import ArtifactMismatch, CannotPack
+from compressor.delivery.files import BP, DENSE, PACKED, Delivered, file_sha256, forms_of, verify_files, write_form
+from compressor.errors import ArtifactMismatch, CompressionError
 from compressor.graph.write import float_tensors
 from compressor.intake import Baseline, to_arrays
 from compressor.protocol import CURVE
@@ -23,6 +24,7 @@ from compressor.search import Outcome
 
 SPLIT = "split.npz"
 _VERIFIED_ROWS = 256
+_OPTIONAL = (PACKED, BP)  # hours of training are not thrown away over these
 
 
 def write_artifacts(
@@ -34,22 +36,25 @@ def write_artifacts(
     delivered: Delivered,
     parts: Parts,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The delivered model in all forms, curve.safetensors of all points, and split.npz. A form that cannot be had does not end the run.
+    """The delivered model in all forms, curve.safetensors of all points, and split.npz. An optional form that cannot be had is left out.
 
     Returns: the names of the model's files, and why one is missing.
     """
-    warnings = delivered.warnings
-    try:
-        names = write_model(out_dir, delivered, config)
-    except CannotPack as error:
-        warnings += (f"There is no {PACKED}: {error.detail} {error.suggestion}",)
-        others = tuple(form for form in config.formats if form != "packed")
-        names = write_model(out_dir, delivered, config.model_copy(update={"formats": others}))
+    names: list[str] = []
+    warnings = list(delivered.warnings)
+    for name in forms_of(delivered, config):
+        try:
+            write_form(out_dir / name, delivered, config)
+            names.append(name)
+        except (CompressionError, onnx.checker.ValidationError) as error:
+            if name not in _OPTIONAL:
+                raise
+            warnings.append(_without(name, error))
     write_split(out_dir / SPLIT, _split_of(parts))
     curve = _curve(upload, config, baseline, outcome)
     points.write(out_dir / CURVE, curve, outcome.points)
     points.verify_points(out_dir / CURVE, curve, outcome.points, outcome.tensors)
-    return names, warnings
+    return tuple(names), tuple(warnings)
 
 
 def verify(
@@ -60,21 +65,44 @@ def verify(
     delivered: Delivered,
     names: Sequence[str],
     parts: Parts,
-) -> Mapping[str, tuple[str, ...]]:
+) -> tuple[Mapping[str, tuple[str, ...]], tuple[str, ...]]:
     """Reads every file back and compares its outputs with those of the module, which holds the delivered tensors.
 
-    Returns: the runtimes in which each form of the model was run.
+    An optional form that is not right is taken away, and weights in float16 that do not give the outputs are written as float32.
+
+    Returns: the runtimes in which each form of the model was run, and what is missing and why.
     Raises: ArtifactMismatch.
     """
     rows = parts.validation.take(np.arange(min(_VERIFIED_ROWS, len(parts.validation))))
     upload.module.eval()
     with torch.no_grad():
         expected = upload.module(*baseline.validation.take(slice(0, len(rows)))[0]).cpu().numpy()
-    checked = verify_files(out_dir, delivered, config, names, to_arrays(rows, baseline.scaling), expected, upload.module.output.name)
+    inputs, output = to_arrays(rows, baseline.scaling), upload.module.output.name
+    checked: dict[str, tuple[str, ...]] = {}
+    warnings: list[str] = []
+    for name in names:
+        try:
+            checked |= verify_files(out_dir, delivered, config, [name], inputs, expected, output)
+        except ArtifactMismatch as error:
+            if name in _OPTIONAL:
+                (out_dir / name).unlink()
+                warnings.append(_without(name, error))
+            elif name == DENSE and config.weight_dtype == "float16":
+                whole = config.model_copy(update={"weight_dtype": "float32"})
+                write_form(out_dir / name, delivered, whole)
+                checked |= verify_files(out_dir, delivered, whole, [name], inputs, expected, output)
+                warnings.append(f"{name} is in float32: with weights in float16 it was not right. {error.detail}")
+            else:
+                raise
     split, written = read_split(out_dir / SPLIT), _split_of(parts)
     if split.keys() != written.keys() or any(not np.array_equal(split[part], rows) for part, rows in written.items()):
         raise ArtifactMismatch("split.npz does not hold the rows of the run.", param=SPLIT)
-    return checked
+    return checked, tuple(warnings)
+
+
+def _without(name: str, error: CompressionError | onnx.checker.ValidationError) -> str:
+    detail = f"{error.detail} {error.suggestion or ''}".strip() if isinstance(error, CompressionError) else str(error)
+    return f"There is no {name}: {detail}"
 
 
 def _curve(upload: AdmittedModel, config: CompressionConfig, baseline: Baseline, outcome: Outcome) -> points.Curve:

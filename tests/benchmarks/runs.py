@@ -99,7 +99,7 @@ def run_seed(
                 f"ratio {point.compression_ratio:7.1f}  validation {report.budget.metric} {point.metric:.2%}",
                 flush=True,
             )
-        files = read_back(folder / "out", data / TEST)
+        files = read_back(folder / "out", data / TEST, folder / "dense.onnx")
         yield Run(seed, report, folder / "dense.onnx", folder / "out", data / TEST, seconds, RECIPES[network].epochs, files)
 
 

@@ -122,3 +122,40 @@ def test_rows_of_a_table_that_are_0_are_one_in_the_dense_form_alone(tmp_path: Pa
     assert len(checked["model.dense.onnx"]) == 2
     assert sparse_onnx.read(tmp_path / "model.onnx")["table"].shape == (300, 8)
     assert dense_onnx.read(tmp_path / "model.dense.onnx")["table"].shape == (101, 8)
+
+
+@pytest.mark.parametrize("shut", [-1e4, -1e9, float(np.finfo(np.float32).min), -np.inf])
+@pytest.mark.parametrize("in_nodes", [False, True], ids=["initialisers", "constants"])
+def test_in_float16_masks_stay_as_they_are(tmp_path: Path, shut: float, in_nodes: bool) -> None:
+    """Attention of the last of four tokens over all of them, but for those that the mask shuts out."""
+    tensors = {"w": RNG.standard_normal((8, 16)), "m": np.where(np.tri(4, dtype=np.bool_), 0, shut), "v": RNG.standard_normal((64, 3))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Transpose", ["h"], ["t"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["h", "t"], ["s"]),
+        helper.make_node("Add", ["s", "m"], ["k"]),
+        helper.make_node("Softmax", ["k"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "h"], ["a"]),
+        helper.make_node("Flatten", ["a"], ["f"]),
+        helper.make_node("Gemm", ["f", "v"], ["y"]),
+    ]
+    initializers = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in tensors.items()]
+    if in_nodes:
+        nodes = [*(helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in initializers), *nodes]
+        initializers = []
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])
+    graph = helper.make_graph(nodes, "g", [x], [y], initializers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "causal.onnx")
+    upload = admit(tmp_path / "causal.onnx")
+    delivered = deliver(upload, upload.module.state(), {})
+    config = CompressionConfig(weight_dtype="float16", formats=("packed",), packed_values="float16")
+
+    names = write_model(tmp_path, delivered, config)
+    rows = RNG.standard_normal((6, 4, 8)).astype(np.float32)
+    verify_files(tmp_path, delivered, config, names, [rows], finite_outputs(upload.module, [torch.from_numpy(rows)]), "y")
+
+    found = dense_onnx.read(tmp_path / "model.dense.onnx")
+    assert np.array_equal(found["m"], sparse_onnx.read(tmp_path / "model.onnx")["m"])
+    for name in ("w", "v"):
+        assert np.array_equal(found[name], tensors[name].astype(np.float32).astype(np.float16).astype(np.float32))

@@ -1,5 +1,6 @@
 """Values on grids: the posterior says how coarse, training takes the error back, and every quantised file holds the same model."""
 
+import hashlib
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -8,12 +9,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
 import compressor
 from compressor import CompressionConfig, Report, compress
-from compressor.artifacts import bp, csr, packed_onnx
-from compressor.errors import Diverged, InvalidConfig
+from compressor.artifacts import bp, csr, dense_onnx, packed_onnx
+from compressor.errors import ArtifactMismatch, Diverged, InvalidArtifact, InvalidConfig
+from compressor.graph.module import OnnxModule
 from compressor.graph.write import float_tensors
+from compressor.training.fit import fine_tune_rounded
 from tests.compressor.conftest import DigitsJob
 
 QUICK = {"epochs": 10, "second_round_epochs": 15, "fine_tune_epochs": 8, "batch_size": 64, "thresholds": [0, 2], "max_branches": 1}
@@ -99,6 +103,18 @@ def test_a_training_that_diverges_under_rounding_does_not_cost_the_run(digits_jo
     monkeypatch.setattr("compressor.quantisation.fine_tune_rounded", diverge)
     config = CompressionConfig.parse({**QUICK, "epochs": 2, "second_round_epochs": 2, "formats": ["bp", "packed"]})
     report = compress(digits_job.model, digits_job.data, config, tmp_path)
+    assert report.quantisation.values == "float16"
+    names = ["model.onnx", "model.dense.onnx", "model.packed.onnx", "model.bp", "weights.safetensors"]
+    assert [file.name for file in report.files] == names
+
+
+def test_without_any_values_to_write_there_is_a_reason_and_no_file(digits_job, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise ArtifactMismatch("a fault", suggestion="None.")
+
+    monkeypatch.setattr("compressor.delivery.files.Quantiser.run", fail)
+    config = CompressionConfig.parse({**QUICK, "epochs": 2, "second_round_epochs": 2, "formats": ["bp", "packed"]})
+    report = compress(digits_job.model, digits_job.data, config, tmp_path)
     assert report.quantisation is None
     assert [file.name for file in report.files] == ["model.onnx", "model.dense.onnx", "weights.safetensors"]
     assert any("no file of quantised values" in warning for warning in report.warnings)
@@ -117,3 +133,123 @@ def test_a_selection_has_the_posterior_of_its_point(run, digits_job, tmp_path):
     compressor.select(digits_job.model, out / "curve.safetensors", CompressionConfig(point=number, posterior_sigma=True), tmp_path)
     for name in ("model.onnx", "model.dense.onnx", "weights.safetensors"):
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
+
+
+LIMITED = {"max_metric_drop": 0.0, "max_epochs": 5, "max_branches": 1, "beta": 1.0}
+
+
+def is_inside(report: Report) -> bool:
+    budget = report.budget
+    return report.quantisation.validation.value >= budget.dense_validation.value - budget.max_metric_drop - 1e-9
+
+
+def wreck(module: OnnxModule, *_: object) -> None:
+    with torch.no_grad():
+        for tensor in module.tensors().values():
+            tensor.zero_()
+
+
+def run_limited(job: DigitsJob, out: Path, **options: object) -> Report:
+    report = compress(job.model, job.data, CompressionConfig.parse({**LIMITED, "formats": ["packed", "bp"], **options}), out)
+    assert report.budget.met
+    return report
+
+
+def test_a_run_with_little_time_keeps_to_its_budget(digits_job, tmp_path):
+    report = run_limited(digits_job, tmp_path)
+    assert is_inside(report)
+    assert all(file.met for file in report.files)
+
+
+def test_where_training_under_rounding_fails_8_bits_are_taken_without(digits_job, tmp_path, monkeypatch):
+    def train(module: OnnxModule, round_to, objective, rows, options, on_step) -> None:
+        (wreck if options.epochs else fine_tune_rounded)(module, round_to, objective, rows, options, on_step)
+
+    monkeypatch.setattr("compressor.quantisation.fine_tune_rounded", train)
+    report = run_limited(digits_job, tmp_path)
+    assert (report.quantisation.values, report.quantisation.coarseness) == ("grids", 0.0)
+    assert is_inside(report)
+    assert max(report.quantisation.bits.values()) == 8
+    check_values(tmp_path, report, digits_job)
+
+
+def test_where_no_grid_will_do_values_are_float16(digits_job, tmp_path, monkeypatch):
+    monkeypatch.setattr("compressor.quantisation.fine_tune_rounded", wreck)
+    report = run_limited(digits_job, tmp_path)
+    assert (report.quantisation.values, report.quantisation.coarseness, report.quantisation.bits) == ("float16", None, {})
+    assert is_inside(report)
+    assert any(warning.endswith("values in model.packed.onnx and model.bp: float16.") for warning in report.warnings)
+    exact, found = (float_tensors(onnx.load(tmp_path / "model.onnx")), bp.read(tmp_path / "model.bp"))
+    for name, array in exact.items():
+        assert np.array_equal(found[name], array) or np.array_equal(found[name], array.astype(np.float16).astype(np.float32))
+    check_values(tmp_path, report, digits_job)
+
+
+def test_the_last_resort_is_what_model_onnx_holds(digits_job, tmp_path, monkeypatch):
+    monkeypatch.setattr("compressor.quantisation.fine_tune_rounded", wreck)
+    monkeypatch.setattr("compressor.quantisation.to_halves", lambda arrays: {name: 0 * array for name, array in arrays.items()})
+    report = run_limited(digits_job, tmp_path)
+    assert report.quantisation.values == "float32"
+    assert is_inside(report)
+    exact = float_tensors(onnx.load(tmp_path / "model.onnx"))
+    for found in (bp.read(tmp_path / "model.bp"), packed_onnx.read(tmp_path / "model.packed.onnx")):
+        assert found.keys() == exact.keys()
+        assert all(np.array_equal(found[name], array) for name, array in exact.items())
+    check_values(tmp_path, report, digits_job)
+
+
+def check_values(out: Path, report: Report, job: DigitsJob) -> None:
+    """Both files hold one model, whose metrics are those of the report."""
+    packed, other = packed_onnx.read(out / "model.packed.onnx"), bp.read(out / "model.bp")
+    assert packed.keys() == other.keys()
+    assert all(np.array_equal(array, other[name]) for name, array in packed.items())
+    for model in ((out / "model.packed.onnx").read_bytes(), bp.unpack(out / "model.bp")):
+        for split, metric in (("validation", report.quantisation.validation), ("test", report.quantisation.test)):
+            x, y = job.rows[split]
+            scores = onnxruntime.InferenceSession(model).run(None, {"x": x})[0]
+            assert (scores.argmax(1) == y).mean() == pytest.approx(metric.value)
+
+
+@pytest.mark.parametrize("broken", ["write", "unpack"])
+def test_a_packed_file_that_is_not_right_does_not_cost_the_run(digits_job, tmp_path, monkeypatch, broken):
+    def fail(*_: object) -> None:
+        raise (InvalidArtifact if broken == "unpack" else ArtifactMismatch)("a fault", param="w", suggestion="None.")
+
+    monkeypatch.setattr(f"compressor.delivery.files.packed_onnx.{broken}", fail)
+    report = run_limited(digits_job, tmp_path)
+    assert [file.name for file in report.files] == ["model.onnx", "model.dense.onnx", "model.bp", "weights.safetensors"]
+    assert not (tmp_path / "model.packed.onnx").exists()
+    assert any(warning.startswith("There is no model.packed.onnx: ") and "a fault" in warning for warning in report.warnings)
+
+
+def test_the_default_files_must_be_right(digits_job, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise ArtifactMismatch("a fault")
+
+    monkeypatch.setattr("compressor.delivery.files.dense_onnx.read", fail)
+    with pytest.raises(ArtifactMismatch):
+        run_limited(digits_job, tmp_path, formats=[])
+
+
+def test_where_float16_gives_other_outputs_the_dense_form_is_float32(digits_job, tmp_path, monkeypatch):
+    monkeypatch.setattr("compressor.delivery.files.HALF_TOLERANCE", 1e-9)
+    report = run_limited(digits_job, tmp_path, formats=[], weight_dtype="float16")
+    assert any(warning.startswith("model.dense.onnx is in float32") for warning in report.warnings)
+    assert {array.dtype for array in dense_onnx.read(tmp_path / "model.dense.onnx").values()} == {np.dtype(np.float32)}
+    assert report.provenance.sha256["model.dense.onnx"] == hashlib.sha256((tmp_path / "model.dense.onnx").read_bytes()).hexdigest()
+
+
+def test_a_form_that_its_own_rounding_takes_out_of_the_budget_is_not_to_be_used(digits_job, tmp_path, monkeypatch):
+    """float16 was asked for, so no finer values are looked for: the file is measured, and the report says what came of it."""
+    good = run_limited(digits_job, tmp_path, formats=["packed"], packed_values="float16", weight_dtype="float16")
+    rounded = [file for file in good.files if file.validation is not None]
+    assert [file.name for file in rounded] == ["model.dense.onnx", "model.packed.onnx"]
+    assert all(file.met for file in good.files)
+
+    worst = good.budget.dense_validation.model_copy(update={"value": 0.5})
+    monkeypatch.setattr("compressor.delivery.measuring.score_validation", lambda _, models, *__: [worst] * len(models))
+    report = run_limited(digits_job, tmp_path, formats=["packed"], packed_values="float16", weight_dtype="float16")
+    assert {file.name: file.met for file in report.files if not file.met} == {"model.dense.onnx": False, "model.packed.onnx": False}
+    for name in ("model.dense.onnx", "model.packed.onnx"):
+        assert "Do not use this" in next(file.advice for file in report.files if file.name == name)
+        assert any(warning.startswith(f"{name}: Do not use this") for warning in report.warnings)

@@ -119,7 +119,7 @@ def our_points(
     export(dense, model)
     reference = DataReference(train=str(train), validation=str(validation), test=str(test))
     report = compress(model, reference, config, folder / "out")
-    run = Run(config.seed, report, model, folder / "out", test, *training, read_back(folder / "out", test))
+    run = Run(config.seed, report, model, folder / "out", test, *training, read_back(folder / "out", test, model))
     numbers = sorted(range(len(report.curve)), key=lambda number: report.curve[number].compression_ratio)
     return [
         Point(ratio, report.curve[number].compression_ratio, run.point_error(number))
