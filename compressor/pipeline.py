@@ -9,7 +9,7 @@ from pathlib import Path
 from compressor.admission import admit
 from compressor.config import CompressionConfig, check_choice, needs_grids
 from compressor.data import load_parts
-from compressor.delivery import deliver, file_sha256, make_report, measure, quantise, verify, write_artifacts
+from compressor.delivery import deliver, file_sha256, make_report, measure, quantise, validation_rows, verify, write_artifacts
 from compressor.intake import measure_baseline, targets_of
 from compressor.machine import resolve_device
 from compressor.progress import ProgressTracker, ignore
@@ -72,7 +72,7 @@ def compress(
     objective = objective_of(model.module, baseline.readout, baseline.train, config, schedule.batch_size)
     with sensible_threads(baseline.cost.flops):
         outcome = Search(model, baseline, config, schedule, objective, tracker, store).run()
-        delivered = deliver(model, outcome.tensors, outcome.log_sigma2)
+        delivered = deliver(model, outcome.tensors, outcome.log_sigma2, validation_rows(parts, baseline))
         if needs_grids(config):
             delivered = quantise(delivered, model.module.output.name, outcome, baseline, config, objective, tracker)
 
@@ -80,12 +80,12 @@ def compress(
     names, warnings = write_artifacts(out_dir, model, config, baseline, outcome, delivered, parts)
 
     tracker.enter("verify")
-    checked = verify(out_dir, model, config, baseline, delivered, names, parts)
+    checked, left_out = verify(out_dir, model, config, baseline, delivered, names, parts)
 
     tracker.enter("test")
     measured = measure(out_dir, model, outcome, delivered, checked, parts, baseline)
     seconds = store.seconds_before + time.monotonic() - started
-    return make_report(out_dir, model, data, config, baseline, parts, outcome, measured, warnings, device, seconds)
+    return make_report(out_dir, model, data, config, baseline, parts, outcome, measured, (*warnings, *left_out), device, seconds)
 
 
 def _fingerprint(model_path: Path, data: DataReference, config: CompressionConfig, schedule: Schedule) -> str:

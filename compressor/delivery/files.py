@@ -11,10 +11,11 @@ import numpy.typing as npt
 import torch
 from onnx import ModelProto
 
-from compressor.admission import AdmittedModel
+from compressor.admission import AdmittedModel, to_numpy
 from compressor.artifacts import bp, csr, dense_onnx, packed_onnx, sparse_onnx
 from compressor.artifacts.verify import HALF_TOLERANCE, TOLERANCE, check_tensors, verify_outputs, verify_weights
-from compressor.config import CompressionConfig
+from compressor.config import CompressionConfig, Format
+from compressor.delivery.proof import doubt
 from compressor.errors import ArtifactMismatch, CompressionError, InvalidArtifact
 from compressor.graph.module import OnnxModule
 from compressor.graph.write import drop_notes, float_tensors
@@ -22,10 +23,11 @@ from compressor.intake import Baseline
 from compressor.progress import ProgressTracker
 from compressor.quantisation import Quantised, Quantiser
 from compressor.search import Outcome
-from compressor.structure import Compaction, compact, merge_zero_rows
+from compressor.structure import Compaction, compact, keep_all, merge_zero_rows
 from compressor.training.objective import Objective
 
 MODEL, DENSE, PACKED, BP, WEIGHTS = "model.onnx", "model.dense.onnx", "model.packed.onnx", "model.bp", "weights.safetensors"
+ON_REQUEST: dict[Format, str] = {"packed": PACKED, "bp": BP}
 
 Arrays = dict[str, npt.NDArray[Any]]
 Tensors = Mapping[str, torch.Tensor]
@@ -38,13 +40,15 @@ class Delivered:
     Attributes:
         model: the client's graph in inference mode without its dead units and without its exporter's notes, with dense tensors.
         compaction: the way between its tensors and the uploaded ones.
+        uploaded: the client's graph in inference mode, with its own tensors.
         sigmas: of its weights that have a posterior, by name in its shapes.
         quantised: the same graph with all values on grids, and these; None where no file of it is wanted or could be had.
-        warnings: why a form that was wanted is missing.
+        warnings: why a form that was wanted is missing, or dead units are not.
     """
 
     model: ModelProto
     compaction: Compaction
+    uploaded: ModelProto
     sigmas: Arrays
     quantised: Quantised | None = None
     warnings: tuple[str, ...] = ()
@@ -54,21 +58,37 @@ class Delivered:
         there = {name: array for name, array in arrays.items() if name in self.compaction.folded}
         return {name: np.zeros_like(array) for name, array in self.compaction.folded.items()} | self.compaction.expand(there)
 
+    def whole_graph(self) -> ModelProto:
+        """The uploaded graph, with its dead units, which gives the outputs of `model`."""
+        return keep_all(self.uploaded, self.compaction.folded).model
 
-def deliver(upload: AdmittedModel, tensors: Tensors, log_sigma2: Tensors) -> Delivered:
+
+def deliver(upload: AdmittedModel, tensors: Tensors, log_sigma2: Tensors, rows: Sequence[npt.NDArray[Any]] | None = None) -> Delivered:
     """The smallest graph that gives the outputs of the uploaded one with these tensors.
 
     Args:
         tensors: everything that training changes, by ONNX name in the uploaded shapes.
         log_sigma2: of the posterior, by name of the weights that have one.
+        rows: on which both graphs must give the same; the random ones of the import where it is None. Where they do not, or there are
+            none, the dead units stay.
     """
-    compaction = compact(upload.inference, {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    compaction, whole = compact(upload.inference, arrays), keep_all(upload.inference, arrays)
+    rows = to_numpy(upload.module.example or ()) if rows is None else rows
+    why = doubt(whole.model, compaction.model, rows, upload.module.output.name)
+    compaction = compaction if why is None else whole
     model = ModelProto()
     model.CopyFrom(compaction.model)
     drop_notes(model)
     left = float_tensors(model)
     sigmas = {name: np.exp(tensor.detach().cpu().double().numpy() / 2) for name, tensor in log_sigma2.items() if name in left}
-    return Delivered(model, compaction, compaction.shrink(sigmas))
+    return Delivered(model, compaction, upload.inference, compaction.shrink(sigmas), warnings=_warnings(why))
+
+
+def _warnings(why: str | None) -> tuple[str, ...]:
+    if why is None:
+        return ()
+    return (f"Dead units are still in the graph, since it was not proven that without them its outputs are the same: {why}.",)
 
 
 def quantise(
@@ -87,26 +107,45 @@ def quantise(
         )
         return replace(delivered, quantised=quantiser.run())
     except CompressionError as error:
-        return replace(delivered, warnings=(f"There is no file of quantised values: {error.detail} {error.suggestion}",))
+        return replace(
+            delivered,
+            warnings=(
+                *delivered.warnings,
+                f"There is no file of quantised values: {error.detail} {error.suggestion}",
+            ),
+        )
 
 
 def write_model(out_dir: Path, delivered: Delivered, config: CompressionConfig) -> tuple[str, ...]:
-    """Writes the model in all forms that are wanted. Returns: the names of the files."""
+    """Writes the model in all forms that are wanted.
+
+    Returns: the names of the files.
+    Raises: CannotPack where one of `config.formats` cannot be had.
+    """
     sparse_onnx.write(out_dir / MODEL, delivered.model, {})
     dense_onnx.write(out_dir / DENSE, merge_zero_rows(delivered.model), float16=config.weight_dtype == "float16")
     csr.write(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL), delivered.sigmas if config.posterior_sigma else None)
-    names = [MODEL, DENSE, WEIGHTS]
+    written = (write_form(out_dir, form, delivered, config) for form in config.formats)
+    return (MODEL, DENSE, WEIGHTS, *filter(None, written))
+
+
+def write_form(out_dir: Path, form: Format, delivered: Delivered, config: CompressionConfig) -> str | None:
+    """Writes one of the forms that are there on request.
+
+    Returns: the name of the file; None where it needs quantised values that could not be had.
+    Raises: CannotPack.
+    """
     quantised = delivered.quantised
-    if "packed" in config.formats and config.packed_values == "float16":
+    if form == "packed" and config.packed_values == "float16":
         packed_onnx.write(out_dir / PACKED, delivered.model, None)
-        names.append(PACKED)
-    elif "packed" in config.formats and quantised is not None:
+        return PACKED
+    if quantised is None:
+        return None
+    if form == "packed":
         packed_onnx.write(out_dir / PACKED, quantised.model, quantised.grids)
-        names.append(PACKED)
-    if "bp" in config.formats and quantised is not None:
-        bp.write(out_dir / BP, quantised.model, quantised.grids)
-        names.append(BP)
-    return tuple(names)
+        return PACKED
+    bp.write(out_dir / BP, quantised.model, quantised.grids)
+    return BP
 
 
 def verify_files(
@@ -131,6 +170,7 @@ def verify_files(
     """
     quantised = delivered.quantised
     of_quantised = None if quantised is None or expected is None else _outputs(quantised.model, rows, output)
+    whole = None if expected is None else lambda: (delivered.whole_graph(), expected)
     checked = {}
     for name in names:
         if name == WEIGHTS:
@@ -141,9 +181,10 @@ def verify_files(
         checked[name] = (
             ()
             if reference is None
-            else verify_outputs(name, form.data, form.materialised, rows, reference, output=output, tolerance=form.tolerance)
+            else verify_outputs(name, form.data, form.materialised, rows, reference, output=output, tolerance=form.tolerance, whole=whole)
         )
-    verify_weights(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL), delivered.sigmas if config.posterior_sigma else {})
+    if WEIGHTS in names:
+        verify_weights(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL), delivered.sigmas if config.posterior_sigma else {})
     return checked
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from compressor.artifacts import points
 from compressor.config import CompressionConfig
 from compressor.data.dataset import Parts
 from compressor.data.split import read_split, write_split
-from compressor.delivery.files import PACKED, Delivered, file_sha256, verify_files, write_model
+from compressor.delivery.files import ON_REQUEST, Delivered, file_sha256, verify_files, write_form, write_model
 from compressor.errors import ArtifactMismatch, CannotPack
 from compressor.graph.write import float_tensors
 from compressor.intake import Baseline, to_arrays
@@ -39,17 +40,23 @@ def write_artifacts(
     Returns: the names of the model's files, and why one is missing.
     """
     warnings = delivered.warnings
-    try:
-        names = write_model(out_dir, delivered, config)
-    except CannotPack as error:
-        warnings += (f"There is no {PACKED}: {error.detail} {error.suggestion}",)
-        others = tuple(form for form in config.formats if form != "packed")
-        names = write_model(out_dir, delivered, config.model_copy(update={"formats": others}))
+    names = write_model(out_dir, delivered, config.model_copy(update={"formats": ()}))
+    for form in config.formats:
+        try:
+            name = write_form(out_dir, form, delivered, config)
+            names += () if name is None else (name,)
+        except CannotPack as error:
+            warnings += (f"There is no {ON_REQUEST[form]}: {error.detail} {error.suggestion}",)
     write_split(out_dir / SPLIT, _split_of(parts))
     curve = _curve(upload, config, baseline, outcome)
     points.write(out_dir / CURVE, curve, outcome.points)
     points.verify_points(out_dir / CURVE, curve, outcome.points, outcome.tensors)
     return names, warnings
+
+
+def validation_rows(parts: Parts, baseline: Baseline) -> list[npt.NDArray[Any]]:
+    """Some, as ONNX Runtime takes them, on which graphs and files are compared."""
+    return to_arrays(parts.validation.take(np.arange(min(_VERIFIED_ROWS, len(parts.validation)))), baseline.scaling)
 
 
 def verify(
@@ -60,21 +67,30 @@ def verify(
     delivered: Delivered,
     names: Sequence[str],
     parts: Parts,
-) -> Mapping[str, tuple[str, ...]]:
+) -> tuple[Mapping[str, tuple[str, ...]], tuple[str, ...]]:
     """Reads every file back and compares its outputs with those of the module, which holds the delivered tensors.
 
-    Returns: the runtimes in which each form of the model was run.
+    Returns: the runtimes in which each form of the model was run, and why one that is there on request is left out.
     Raises: ArtifactMismatch.
     """
-    rows = parts.validation.take(np.arange(min(_VERIFIED_ROWS, len(parts.validation))))
+    arrays, output = validation_rows(parts, baseline), upload.module.output.name
     upload.module.eval()
     with torch.no_grad():
-        expected = upload.module(*baseline.validation.take(slice(0, len(rows)))[0]).cpu().numpy()
-    checked = verify_files(out_dir, delivered, config, names, to_arrays(rows, baseline.scaling), expected, upload.module.output.name)
+        expected = upload.module(*baseline.validation.take(slice(0, len(arrays[0])))[0]).cpu().numpy()
+    on_request = [name for name in names if name in ON_REQUEST.values()]
+    mandatory = [name for name in names if name not in on_request]
+    checked = verify_files(out_dir, delivered, config, mandatory, arrays, expected, output)
+    left_out: list[str] = []
+    for name in on_request:
+        try:
+            checked |= verify_files(out_dir, delivered, config, [name], arrays, expected, output)
+        except ArtifactMismatch as error:  # a defect of ours, which must not cost the run
+            (out_dir / name).unlink()
+            left_out.append(f"There is no {name}: {error.detail}")
     split, written = read_split(out_dir / SPLIT), _split_of(parts)
     if split.keys() != written.keys() or any(not np.array_equal(split[part], rows) for part, rows in written.items()):
         raise ArtifactMismatch("split.npz does not hold the rows of the run.", param=SPLIT)
-    return checked
+    return checked, tuple(left_out)
 
 
 def _curve(upload: AdmittedModel, config: CompressionConfig, baseline: Baseline, outcome: Outcome) -> points.Curve:
