@@ -45,8 +45,8 @@ Flags come in blocks, each of a quarter of the number of flags of this group bef
 floor((2 * ones + 1) * 2^20 / (2 * count + 2)) by ones and count before the block, no less than 1, no more than 2^20 - 1.
 An element is its signed size times the step as a float32, in the tensor's own type.
 
-So that a few bytes do not become gigabytes: the skeleton has at most 2^26 bytes and 64 for each of its n; the coded tensors have together at
-most 2^24 elements and 128 for each byte of the file, and are at most 40,000; the ONNX file has less than 2^31 bytes.
+So that a few bytes do not become gigabytes: the skeleton has at most 2^26 bytes and 64 for each of its n; there are at most 40,000 coded
+tensors, which have together at most 2^24 elements and 128 for each byte of the file; the ONNX file has less than 2^31 bytes.
 """
 
 import hashlib

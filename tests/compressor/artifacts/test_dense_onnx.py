@@ -9,7 +9,9 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from compressor.artifacts import dense_onnx
-from compressor.errors import ArtifactMismatch
+from compressor.artifacts.digest import seal
+from compressor.errors import ArtifactMismatch, InvalidArtifact
+from tests.compressor.artifacts.mutants import mutants
 
 RNG = np.random.default_rng(0)
 
@@ -54,3 +56,40 @@ def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactMismatch, match="'w'"):
         dense_onnx.write(tmp_path / "half.onnx", network(np.full((20, 30), 1e6, np.float32)), float16=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("operator", "field"), [("Cast", "input"), ("Cast", "output"), ("Constant", "output")])
+def test_a_node_without_inputs_or_outputs_is_an_error_with_a_code(tmp_path: Path, operator: str, field: str) -> None:
+    path = tmp_path / "half.onnx"
+    dense_onnx.write(path, network(np.ones((20, 30), np.float32)), float16=True)
+    model = onnx.load(path)
+    node = next(node for node in model.graph.node if node.op_type == operator)
+    node.ClearField(field)
+    seal(model, dense_onnx.METADATA_KEY, "1")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidArtifact):
+        dense_onnx.read(path)
+
+
+def test_a_file_of_another_form_or_tool_is_refused(tmp_path: Path) -> None:
+    onnx.save(network(np.ones((20, 30), np.float32)), tmp_path / "theirs.onnx")
+    for name in ("theirs.onnx", "absent.onnx"):
+        with pytest.raises(InvalidArtifact):
+            dense_onnx.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("float16", [False, True])
+def test_of_5000_damaged_files_none_gives_other_tensors(tmp_path: Path, float16: bool) -> None:
+    path = tmp_path / "model.dense.onnx"
+    dense_onnx.write(path, network(np.eye(20, 30, dtype=np.float32)), float16=float16)
+    good, refused = dense_onnx.read(path), 0
+    for mutant in mutants(path.read_bytes(), 2500):
+        path.write_bytes(mutant)
+        try:
+            found = dense_onnx.read(path)
+        except InvalidArtifact:
+            refused += 1
+        else:
+            assert found.keys() == good.keys()
+            assert all(np.array_equal(found[name], array) for name, array in good.items())
+    assert refused > 2450
