@@ -9,7 +9,7 @@ from pathlib import Path
 from compressor.admission import admit
 from compressor.config import CompressionConfig, check_choice, needs_grids
 from compressor.data import load_parts
-from compressor.delivery import deliver, file_sha256, make_report, measure, quantise, verify, write_artifacts
+from compressor.delivery import deliver, file_sha256, make_report, measure, quantise, validation_rows, verify, write_artifacts
 from compressor.intake import measure_baseline, targets_of
 from compressor.machine import resolve_device
 from compressor.progress import ProgressTracker, ignore
@@ -75,7 +75,7 @@ def compress(
         tracker.expect("quantise", expected_epochs(schedule.fine_tune_epochs) * len(parts.train))
     with sensible_threads(baseline.cost.flops):
         outcome = Search(model, baseline, config, schedule, objective, tracker, store).run()
-        delivered = deliver(model, outcome.tensors, outcome.log_sigma2)
+        delivered = deliver(model, outcome.tensors, outcome.log_sigma2, validation_rows(parts, baseline))
         if needs_grids(config):
             delivered = quantise(delivered, model.module.output.name, outcome, baseline, config, objective, tracker)
 

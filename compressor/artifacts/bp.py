@@ -44,12 +44,16 @@ Of each coded tensor, in order, with E the number of its elements, in bits with 
 Flags come in blocks, each of a quarter of the number of flags of this group before it, rounded down, at least 1; their chance is
 floor((2 * ones + 1) * 2^20 / (2 * count + 2)) by ones and count before the block, no less than 1, no more than 2^20 - 1.
 An element is its signed size times the step as a float32, in the tensor's own type.
+
+So that a few bytes do not become gigabytes: the skeleton has at most 2^26 bytes and 64 for each of its n; there are at most 40,000 coded
+tensors, which have together at most 2^24 elements and 128 for each byte of the file; the ONNX file has less than 2^31 bytes.
 """
 
 import hashlib
+import math
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +66,19 @@ from compressor.artifacts.bp_dictionary import DICTIONARY
 from compressor.artifacts.grid import GridTensor
 from compressor.artifacts.range_coding import Coder, Reader, Writer, code_integer, code_numbers, code_pattern
 from compressor.atomic import replacing
-from compressor.errors import InvalidArtifact
-from compressor.graph.content import MAX_ELEMENTS_PER_NONZERO, MAX_SPARSE_ELEMENTS
+from compressor.errors import CannotPack, InvalidArtifact, ModelError
 from compressor.graph.reader import ONNX_DOMAINS
 from compressor.graph.tensors import FLOAT_TYPES, numpy_dtype
+from compressor.graph.validate import MAX_INITIALISERS, MAX_NODES
+from compressor.graph.wire import check_wire
 from compressor.graph.write import float_tensors
 
 Array = npt.NDArray[Any]
 
 MAGIC = b"\x8fBP\x01"
 _HEADER = struct.Struct("<32sI")
-_MAX_SKELETON = 2**31 - 1  # what protobuf parses
+_MAX_BYTES = 2**31 - 1  # what protobuf parses
+_MAX_TENSORS = MAX_INITIALISERS + MAX_NODES
 _TYPED = ("float_data", "double_data", "int32_data", "int64_data", "uint64_data", "string_data", "external_data")
 
 
@@ -83,7 +89,9 @@ def write(path: Path, model: ModelProto, grids: Mapping[str, GridTensor]) -> Non
         path: the file; it is replaced as a whole or not at all.
         model: a model without sparse tensors; it stays as it is.
         grids: by ONNX name, float tensors of the model's own shapes.
-    Raises: KeyError where the model has no such tensor.
+    Raises:
+        CannotPack: so much in so few bytes that no reader would take it.
+        KeyError: a tensor that the model does not have.
     """
     skeleton = ModelProto()
     skeleton.CopyFrom(model)
@@ -95,10 +103,12 @@ def write(path: Path, model: ModelProto, grids: Mapping[str, GridTensor]) -> Non
         _clear(tensor)
         _code_tensor(coder, grids[name], tensor)
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=DICTIONARY)
-    packed = deflate.compress(_serialise(skeleton)) + deflate.flush()
+    serialised = _serialise(skeleton)
+    packed, words = deflate.compress(serialised) + deflate.flush(), coder.to_bytes()
+    _check_excess(places.values(), len(serialised), len(packed), 8 + _HEADER.size + len(packed) + len(words))
     for name, tensor in places.items():
         tensor.raw_data = _raw(grids[name], tensor)
-    content = _HEADER.pack(hashlib.sha256(_serialise(skeleton)).digest(), len(packed)) + packed + coder.to_bytes()
+    content = _HEADER.pack(hashlib.sha256(_serialise(skeleton)).digest(), len(packed)) + packed + words
     with replacing(path) as partial:
         partial.write_bytes(MAGIC + struct.pack("<I", zlib.crc32(content)) + content)
 
@@ -110,7 +120,7 @@ def unpack(path: Path) -> bytes:
     """
     try:
         return _decode(path.read_bytes())
-    except (DecodeError, ValueError, struct.error, zlib.error, AssertionError) as error:
+    except (DecodeError, ModelError, CannotPack, ValueError, struct.error, zlib.error, AssertionError) as error:
         raise InvalidArtifact(
             f"{path.name}: not a readable packed model ({error}).", param=path.name, suggestion="Download the artifact again."
         ) from error
@@ -134,11 +144,13 @@ def _decode(data: bytes) -> bytes:
     if start + size > len(data) or (len(data) - start - size) % 4:
         raise ValueError("it ends too early")
     inflate = zlib.decompressobj(-15, zdict=DICTIONARY)
-    model = ModelProto.FromString(inflate.decompress(data[start : start + size], _MAX_SKELETON))
+    skeleton = inflate.decompress(data[start : start + size], _max_skeleton(size))
     if not inflate.eof:
-        raise ValueError("its skeleton ends too early")
+        raise ValueError("its skeleton ends too early, or is too large")
+    check_wire(memoryview(skeleton))
+    model = ModelProto.FromString(skeleton)
     coded = [tensor for _, tensor in _float_places(model) if _is_empty(tensor)]
-    _check_sizes(coded, max(MAX_SPARSE_ELEMENTS, MAX_ELEMENTS_PER_NONZERO * len(data)))
+    _check_excess(coded, len(skeleton), size, len(data))
     coder = Reader(data[start + size :])
     for tensor in coded:
         tensor.raw_data = _raw(_code_tensor(coder, None, tensor), tensor)
@@ -169,18 +181,31 @@ def _clear(tensor: TensorProto) -> None:
         tensor.ClearField(field)
 
 
-def _check_sizes(coded: Iterable[TensorProto], limit: int) -> None:
-    """A few bytes may stand for any number of zeros."""
-    total = 0
+def _max_skeleton(packed: int) -> int:
+    return 2**26 + 64 * packed
+
+
+def _check_excess(coded: Collection[TensorProto], skeleton: int, packed: int, file: int) -> None:
+    """Before anything is made of them. Args: bytes of the skeleton, of what it is packed into, and of the whole file.
+
+    Raises: CannotPack.
+    """
+    elements = total = 0
     for tensor in coded:
-        numel = 1
-        for size in tensor.dims:
-            numel *= size
-            if size < 1 or numel > limit:
-                raise ValueError("a tensor is too large")
-        total += numel
-    if total > limit:
-        raise ValueError("its tensors are too large")
+        if min(tensor.dims) < 1:
+            raise ValueError("a tensor has no elements")
+        elements += math.prod(tensor.dims)
+        total += math.prod(tensor.dims) * numpy_dtype(tensor.data_type).itemsize
+    for what, count, limit in (
+        ("tensors", len(coded), _MAX_TENSORS),
+        ("bytes in its graph", skeleton, _max_skeleton(packed)),
+        (f"elements in {file:,} bytes", elements, 2**24 + 128 * file),
+        ("bytes", skeleton + total, _MAX_BYTES),
+    ):
+        if count > limit:
+            raise CannotPack(
+                f"The model has {count:,} {what}; at most {limit:,} are unpacked.", param="model", suggestion="Take model.onnx."
+            )
 
 
 def _code_tensor(coder: Coder, grid: GridTensor | None, tensor: TensorProto) -> GridTensor:

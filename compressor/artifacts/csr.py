@@ -12,6 +12,8 @@ Where "sigma" is true, there also is
   <key>.sigma         the posterior's standard deviations, float32, as the values are; of layout "dense" in its shape, 0 where it is 0
 "digest" is the first 32 hexadecimal digits of the SHA-256 of the JSON text, which has no spaces, with an empty digest and, behind it, the
 bytes of what lies under the keys, tensor for tensor and in the order above.
+So that a few bytes do not become gigabytes, the tensors of layout "csr" have together at most 2^24 elements and 128 for each byte of what
+lies under the keys of all tensors.
 "key" is the name, with underscores after it where a key of another tensor would be the same.
 `load_csr` gives the matrices to scipy; `read` gives all tensors in their dense shapes.
 """
@@ -40,8 +42,11 @@ Array = npt.NDArray[Any]
 _INTEGERS = (np.uint8, np.uint16, np.uint32, np.uint64)
 _CSR_SUFFIXES = (".crow_indices", ".col_indices", ".values")
 _SIGMA = ".sigma"
-# A damaged shape must not make `read` allocate the machine's memory; beyond what a model of the accepted size can hold.
-_MAX_NUMEL = 2**31
+
+
+def _max_elements(stored_bytes: int) -> int:
+    """A damaged shape must not make `read` allocate the machine's memory."""
+    return 2**24 + 128 * stored_bytes
 
 
 class _Tensor(BaseModel):
@@ -81,8 +86,9 @@ def write(path: Path, arrays: Mapping[str, Array], sigmas: Mapping[str, Array] |
     tensors: list[_Tensor] = []
     # The header's own key, which no tensor may have.
     taken = {"__metadata__"}
+    all_parts = _all_parts({name: to_stored_type(array) for name, array in arrays.items()})
     for name, array in arrays.items():
-        parts = _to_parts(to_stored_type(array))
+        parts = all_parts[name]
         if sigmas is not None and name in sigmas:
             sigma = np.where(array != 0, sigmas[name], 0).astype(np.float32)
             parts[_SIGMA] = sigma if "" in parts else sigma[array != 0]
@@ -143,17 +149,35 @@ def to_stored_type(array: Array) -> Array:
     return array if array.dtype.kind == "f" else array.astype(np.float32)
 
 
+def _all_parts(arrays: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """What is stored of each; the emptiest matrices dense where there would be more elements than a reader takes."""
+    parts = {name: _to_parts(array) for name, array in arrays.items()}
+    sparse = sorted((name for name in parts if "" not in parts[name]), key=lambda name: arrays[name].size / _bytes_of(parts[name]))
+    while sum(arrays[name].size for name in sparse) > _max_elements(sum(map(_bytes_of, parts.values()))):
+        emptiest = sparse.pop()
+        parts[emptiest] = _to_dense_parts(arrays[emptiest])
+    return parts
+
+
+def _bytes_of(parts: Mapping[str, Array]) -> int:
+    return sum(part.nbytes for part in parts.values())
+
+
+def _to_dense_parts(array: Array) -> dict[str, Array]:
+    return {"": np.ascontiguousarray(array).reshape(array.shape)}
+
+
 def _to_parts(array: Array) -> dict[str, Array]:
     """What is stored, by suffix of the key: the three CSR arrays, or "" alone where dense takes fewer bytes."""
-    dense = np.ascontiguousarray(array).reshape(array.shape)
     if array.ndim < 2 or array.size == 0:
-        return {"": dense}
+        return _to_dense_parts(array)
+    dense = np.ascontiguousarray(array)
     matrix = dense.reshape(len(dense), -1)
     rows, cols = np.nonzero(matrix)
     crow = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(matrix)))])
     parts = (_to_smallest(crow, len(cols)), _to_smallest(cols, matrix.shape[1] - 1), matrix[rows, cols])
     if sum(part.nbytes for part in parts) >= dense.nbytes:
-        return {"": dense}
+        return _to_dense_parts(array)
     return dict(zip(_CSR_SUFFIXES, parts, strict=True))
 
 
@@ -177,13 +201,20 @@ def _read_parts(path: Path) -> list[tuple[_Tensor, tuple[Array, ...], Array | No
         raise _damaged(path, type(error).__name__) from error
     if len({tensor.name for tensor in layout.tensors}) != len(layout.tensors):
         raise _damaged(path, "two tensors have the same name")
+    elements = sum(math.prod(tensor.shape) for tensor in layout.tensors if tensor.layout == "csr" and min(tensor.shape, default=0) > 0)
+    if elements > _max_elements(sum(part.nbytes for _, parts, sigma in result for part in (*parts, *_present(sigma)))):
+        raise _damaged(path, f"{elements:,} elements in so few bytes")
     for tensor, parts, sigma in result:
         _check(tensor, parts, path)
         if sigma is not None and (sigma.dtype != np.float32 or sigma.shape != parts[-1].shape):
             raise _damaged(path, f"{tensor.name!r} has standard deviations of another number or type than its values")
-    if layout.sealed(array for _, parts, sigma in result for array in (*parts, *(() if sigma is None else (sigma,)))) != layout:
+    if layout.sealed(array for _, parts, sigma in result for array in (*parts, *_present(sigma))) != layout:
         raise _damaged(path, "its digest is another")
     return result
+
+
+def _present(sigma: Array | None) -> tuple[Array, ...]:
+    return () if sigma is None else (sigma,)
 
 
 def _suffixes(tensor: _Tensor) -> Sequence[str]:
@@ -198,7 +229,7 @@ def _check(tensor: _Tensor, parts: tuple[Array, ...], path: Path) -> None:
         if parts[0].shape != tensor.shape:
             raise _damaged(path, f"{tensor.name!r} does not have its declared shape")
         return
-    if len(tensor.shape) < 2 or min(tensor.shape) < 1 or math.prod(tensor.shape) > _MAX_NUMEL:
+    if len(tensor.shape) < 2 or min(tensor.shape) < 1:
         raise _damaged(path, f"{tensor.name!r} declares no shape of a matrix")
     rows, cols = tensor.matrix_shape()
     crow, col, values = parts

@@ -1,5 +1,11 @@
-"""`model.dense.onnx`: the smaller graph with plain dense tensors, for tools that know nothing of sparse ones; its weights in half the bytes
-where that is wanted."""
+"""`model.dense.onnx`: the smaller graph with plain dense tensors, for tools that know nothing of sparse ones. The layout, format_version 1:
+
+An ONNX model, the client's own graph. Where its weights were wanted in half the bytes, a float32 tensor of two or more dimensions is a
+Constant node with a float16 value, with a Cast to float behind it, whose output has the tensor's name.
+
+Its metadata_props have an entry "bayespress_dense": the format_version, a space, and the digest, which are the first 32 hexadecimal digits
+of the SHA-256 of the model without this entry, serialised with its fields in the order of their numbers, as protobuf does.
+"""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -10,10 +16,14 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from compressor.artifacts import sparse_onnx
+from compressor.artifacts.digest import check_seal, seal
 from compressor.atomic import replacing
+from compressor.errors import InvalidArtifact, ModelError
 from compressor.graph.names import FreshNames
+from compressor.graph.validate import parse_model
 from compressor.graph.write import float_tensors, write_arrays
+
+METADATA_KEY = "bayespress_dense"
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +39,7 @@ def write(path: Path, model: ModelProto, *, halves: Collection[str] = ()) -> Non
     """
     dense = write_arrays(model, {})
     _halve(dense, {name for name, array in float_tensors(dense).items() if name in halves and _fits(array)})
+    seal(dense, METADATA_KEY, "1")
     onnx.checker.check_model(dense, full_check=True)
     with replacing(path) as partial:
         partial.write_bytes(dense.SerializeToString())
@@ -44,10 +55,18 @@ def to_halves(arrays: Mapping[str, Array], names: Collection[str]) -> dict[str, 
 def read(path: Path) -> dict[str, Array]:
     """All float tensors of rank 1 or more, by ONNX name; those that a Cast makes of float16 as float32.
 
-    Raises: InvalidArtifact where the file is damaged.
+    Raises: InvalidArtifact where the file is damaged or not of this format.
     """
-    found = sparse_onnx.read(path)
-    casts = [node for node in ModelProto.FromString(path.read_bytes()).graph.node if node.op_type == "Cast" and node.input[0] in found]
+    try:
+        model = parse_model(path.read_bytes())
+        if check_seal(model, METADATA_KEY) != "1":
+            raise ValueError(f"its {METADATA_KEY} is not of format_version 1")
+        found = float_tensors(model)
+    except (ModelError, ValueError, OSError) as error:
+        raise InvalidArtifact(
+            f"{path.name}: not a readable model.dense.onnx ({error}).", param=path.name, suggestion="Download the artifact again."
+        ) from error
+    casts = [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in found]  # the checker has counted its inputs
     return found | {node.output[0]: found[node.input[0]].astype(np.float32) for node in casts}
 
 

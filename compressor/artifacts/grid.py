@@ -26,7 +26,9 @@ class GridTensor:
     step: float
 
     def values(self) -> npt.NDArray[np.float32]:
-        return self.codes.astype(np.float32) * np.float32(self.step)
+        values = self.codes.astype(np.float32)
+        values *= np.float32(self.step)
+        return values
 
     @property
     def bits(self) -> int:

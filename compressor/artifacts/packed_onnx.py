@@ -4,7 +4,7 @@ An ONNX model: the client's own graph, and before its nodes a decoder of standar
 tensors, the packed ones, which are initialisers or Constant nodes no longer. ONNX Runtime does so once, as it loads the file. All names of
 the decoder start with a prefix, one or more "_", with which no name of the client's graph starts; the packed tensors keep their own.
 
-Its metadata_props have an entry "bayespress_packed", whose value is eight fields with a space between them:
+Its metadata_props have an entry "bayespress_packed", whose value is eight fields, or nine, with a space between them:
     1                format_version
     prefix
     count            of the nonzeros of all sparse tensors
@@ -12,6 +12,7 @@ Its metadata_props have an entry "bayespress_packed", whose value is eight field
     code_bits        of a nonzero, 2 to 8; 0 where the nonzeros are float16, or count is 0
     sparse, dense    how many packed tensors there are of either kind; their names are the outputs of the decoder without the prefix, in
                      the order of its nodes, the sparse ones first
+    sparse_prefix    only where tensors of opset 11 or 12 are sparse, and not packed: the prefix of their nodes, as in model.onnx
     digest           the first 32 hexadecimal digits of the SHA-256 of the model without this entry, serialised with its fields in the
                      order of their numbers, as protobuf does
 
@@ -29,10 +30,9 @@ part in the Split before, and a Cast where it is not float32. An absent initiali
 
 All other tensors are as in model.onnx: those that would get no smaller, and the weights and biases of LSTM, GRU and RNN nodes, which
 OpenVINO takes from constants alone. A file without packed tensors, where the decoder takes more than it saves, has count 0 and no decoder.
-`read` gives all float tensors, `unpack` the model with plain initialisers.
+`read` gives all float tensors, `unpack` the model with plain initialisers in place of packed tensors and of nodes of the second form.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -41,16 +41,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import ModelProto, NodeProto, StringStringEntryProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from compressor.artifacts import packed_payload, sparse_onnx
+from compressor.artifacts import packed_payload, scattered, sparse_onnx
+from compressor.artifacts.digest import break_seal, check_seal, seal
 from compressor.artifacts.grid import GridTensor
 from compressor.artifacts.packed_graph import CODES, HALVES, STREAM, decoder, read_members
 from compressor.artifacts.packed_payload import EMPTY, Payload
 from compressor.atomic import replacing
 from compressor.config import MAX_OPSET, MIN_OPSET
 from compressor.errors import CannotPack, InvalidArtifact, ModelError
-from compressor.graph.reader import ONNX_DOMAINS
+from compressor.graph.names import free_prefix
+from compressor.graph.reader import opset_of
 from compressor.graph.validate import parse_model
 from compressor.graph.write import float_tensors, write_arrays
 
@@ -58,7 +60,7 @@ METADATA_KEY = "bayespress_packed"
 
 Array = npt.NDArray[Any]
 
-_ENTRY = re.compile(r"1 (_+) (\d{1,10}) (\d{1,2}) (\d) (\d{1,5}) (\d{1,5}) ([0-9a-f]{32})", re.ASCII)
+_FIELDS = re.compile(r"1 (_+) (\d{1,10}) (\d{1,2}) (\d) (\d{1,5}) (\d{1,5})(?: (_+))?", re.ASCII)
 _RECURRENT, _WEIGHTS_AND_BIAS = ("LSTM", "GRU", "RNN"), slice(1, 4)
 # Before this version every initialiser had to be an input of the graph, too.
 _IR_WITH_PLAIN_INITIALISERS = 4
@@ -99,8 +101,8 @@ def pack(model: ModelProto, grids: Mapping[str, GridTensor] | None) -> ModelProt
     if excess is not None:
         raise _cannot(excess, "model")
     others = float_tensors(plain).keys() - {member.name for member in (*payload.sparse, *payload.dense)}
-    packed = _with_decoder(sparse_onnx.to_sparse(plain, others), payload)
-    unpacked = _with_decoder(sparse_onnx.to_sparse(plain), EMPTY)
+    packed = _with_decoder(plain, sparse_onnx.to_sparse(plain, others), payload)
+    unpacked = _with_decoder(plain, sparse_onnx.to_sparse(plain), EMPTY)
     return packed if packed.ByteSize() < unpacked.ByteSize() else unpacked
 
 
@@ -121,27 +123,24 @@ def unpack(source: Path | ModelProto) -> ModelProto:
     name = source.name if isinstance(source, Path) else "model"
     try:
         model = parse_model(source.read_bytes() if isinstance(source, Path) else source.SerializeToString())
-        prefix, payload = _read_payload(model)
+        prefix, sparse_prefix, payload = _read_payload(model)
         packed_payload.check(payload)
-        nodes, initialisers = decoder(payload, prefix, _opset(model))
+        nodes, initialisers = decoder(payload, prefix, opset_of(model))
         _check_decoder(model, prefix, nodes, initialisers)
         tensors = [numpy_helper.from_array(array, member.name) for member, array in packed_payload.unpack(payload)]
+        _replace(model, model.graph.node[len(nodes) :], _without(model.graph.initializer, {tensor.name for tensor in initialisers}))
+        model.graph.initializer.extend(tensors)
+        if sparse_prefix:
+            scattered.materialise(model, sparse_prefix)
     except (ModelError, ValueError, KeyError, IndexError, OSError) as error:
         raise InvalidArtifact(
             f"{name}: not a readable packed model ({error}).", param=name, suggestion="Download the artifact again."
         ) from error
-    _replace(model, model.graph.node[len(nodes) :], _without(model.graph.initializer, {tensor.name for tensor in initialisers}))
-    model.graph.initializer.extend(tensors)
-    _drop_entry(model)
     return model
 
 
-def _opset(model: ModelProto) -> int:
-    return max((entry.version for entry in model.opset_import if entry.domain in ONNX_DOMAINS), default=1)
-
-
 def _check_opset(model: ModelProto) -> None:
-    opset = _opset(model)
+    opset = opset_of(model)
     if not MIN_OPSET <= opset <= MAX_OPSET:
         raise _cannot(f"opset {opset}; the operators that unpack it are those of {MIN_OPSET} to {MAX_OPSET}", "opset_import")
 
@@ -166,44 +165,28 @@ def _cannot(why: str, param: str) -> CannotPack:
     )
 
 
-def _with_decoder(plain: ModelProto, payload: Payload) -> ModelProto:
-    """A copy of `plain` in which the decoder of `payload` stands for the packed tensors."""
+def _with_decoder(plain: ModelProto, sparse: ModelProto, payload: Payload) -> ModelProto:
+    """A copy of `sparse`, which was made of `plain`, in which the decoder of `payload` stands for the packed tensors."""
     result = ModelProto()
-    result.CopyFrom(plain)
-    _drop_entry(result)
+    result.CopyFrom(sparse)
+    break_seal(result, METADATA_KEY)
     if result.ir_version < _IR_WITH_PLAIN_INITIALISERS:
         result.ir_version = _IR_WITH_PLAIN_INITIALISERS
         _drop_inputs(result, {tensor.name for tensor in result.graph.initializer})
     packed = {member.name for member in (*payload.sparse, *payload.dense)}
     _drop_inputs(result, packed)
-    prefix = _free_prefix(result)
-    nodes, initialisers = decoder(payload, prefix, _opset(result))
+    prefix = free_prefix(result)
+    nodes, initialisers = decoder(payload, prefix, opset_of(result))
     kept = [node for node in result.graph.node if node.op_type != "Constant" or node.output[0] not in packed]
     _replace(result, [*nodes, *kept], [*_without(result.graph.initializer, packed), *initialisers])
-    numbers = f"{payload.count} {payload.low_bits} {payload.code_bits} {len(payload.sparse)} {len(payload.dense)}"
-    digest = _digest(result)
-    result.metadata_props.append(StringStringEntryProto(key=METADATA_KEY, value=f"1 {prefix} {numbers} {digest}"))
+    numbers = map(str, (payload.count, payload.low_bits, payload.code_bits, len(payload.sparse), len(payload.dense)))
+    seal(result, METADATA_KEY, "1", prefix, *numbers, *filter(None, [scattered.prefix_of(plain, sparse)]))
     return result
-
-
-def _free_prefix(model: ModelProto) -> str:
-    graph = model.graph
-    names = {info.name for info in (*graph.input, *graph.output, *graph.value_info)} | {tensor.name for tensor in graph.initializer}
-    names.update(name for node in graph.node for name in (*node.input, *node.output))
-    prefix = "_"
-    while any(name.startswith(prefix) for name in names):
-        prefix += "_"
-    return prefix
 
 
 def _drop_inputs(model: ModelProto, names: set[str]) -> None:
     for info in [info for info in model.graph.input if info.name in names]:
         model.graph.input.remove(info)
-
-
-def _drop_entry(model: ModelProto) -> None:
-    for entry in [entry for entry in model.metadata_props if entry.key == METADATA_KEY]:
-        model.metadata_props.remove(entry)
 
 
 def _without(tensors: Iterable[TensorProto], names: set[str]) -> list[TensorProto]:
@@ -218,22 +201,12 @@ def _replace(model: ModelProto, nodes: Iterable[NodeProto], initialisers: Iterab
     model.graph.initializer.extend(initialisers)
 
 
-def _digest(model: ModelProto) -> str:
-    """Of all that the file says: not only the tensors, but the graph they are in must be the one that was written."""
-    plain = ModelProto()
-    plain.CopyFrom(model)
-    _drop_entry(plain)
-    return hashlib.sha256(plain.SerializeToString(deterministic=True)).hexdigest()[:32]
-
-
-def _read_payload(model: ModelProto) -> tuple[str, Payload]:
-    entries = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
-    match = _ENTRY.fullmatch(entries[0]) if len(entries) == 1 else None
+def _read_payload(model: ModelProto) -> tuple[str, str | None, Payload]:
+    """The decoder's prefix, that of sparse tensors, and what is packed."""
+    match = _FIELDS.fullmatch(check_seal(model, METADATA_KEY))
     if match is None:
-        raise ValueError(f"no entry {METADATA_KEY} of format_version 1")
-    prefix, digest = match[1], match[7]
-    if _digest(model) != digest:
-        raise ValueError("its digest is another")
+        raise ValueError(f"its {METADATA_KEY} is not of format_version 1")
+    prefix = match[1]
     count, low_bits, code_bits, sparse, dense = (int(number) for number in match.groups()[1:6])
     members = tuple(read_members(model.graph, prefix))
     if len(members) != sparse + dense:
@@ -242,7 +215,7 @@ def _read_payload(model: ModelProto) -> tuple[str, Payload]:
     stream = _numbers(stored.get(prefix + STREAM), EMPTY.stream.dtype)
     halves = _numbers(stored.get(prefix + HALVES), np.dtype(np.float16))
     codes = _numbers(stored.get(prefix + CODES), EMPTY.codes.dtype)
-    return prefix, Payload(
+    payload = Payload(
         members[:sparse],
         members[sparse:],
         count,
@@ -252,6 +225,7 @@ def _read_payload(model: ModelProto) -> tuple[str, Payload]:
         halves,
         EMPTY.codes if codes is None else codes,
     )
+    return prefix, match[7], payload
 
 
 def _numbers(tensor: TensorProto | None, dtype: np.dtype[Any]) -> Array | None:

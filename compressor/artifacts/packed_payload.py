@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from compressor.artifacts import elias_fano
 from compressor.artifacts.grid import GridTensor
-from compressor.graph.content import MAX_ELEMENTS_PER_NONZERO, MAX_EMPTY_ELEMENTS, MAX_RANK, MAX_SPARSE_ELEMENTS
+from compressor.graph.content import MAX_RANK, max_sparse_elements
 from compressor.graph.tensors import numpy_dtype
 
 Array = npt.NDArray[Any]
@@ -101,7 +101,7 @@ class Payload:
         largest = max([4 * self.universe, 4 * 8 * self.stream.size, *unpacked])
         if largest >= MAX_UNPACKED_BYTES:
             return f"{largest:,} bytes in one tensor; at most {MAX_UNPACKED_BYTES - 1:,} are unpacked"
-        limit = min(MAX_SPARSE_ELEMENTS, MAX_EMPTY_ELEMENTS + MAX_ELEMENTS_PER_NONZERO * self.count)
+        limit = max_sparse_elements(self.count)
         if self.universe > limit:
             return f"{self.universe:,} elements with {self.count:,} nonzeros; at most {limit:,} are unpacked"
         return None

@@ -1,6 +1,6 @@
 """Every artifact is read back from disk and compared before a run may succeed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from onnx import ModelProto
 
 from compressor.artifacts import csr, runtime
-from compressor.artifacts.second_runtime import run_elsewhere
+from compressor.artifacts.second_runtime import SecondRuntime, second_runtimes, some_rows
 from compressor.errors import ArtifactMismatch, ClientError
 
 Array = npt.NDArray[Any]
@@ -19,7 +19,9 @@ Array = npt.NDArray[Any]
 TOLERANCE = 1e-4
 # A model in half precision is trained in float32, and rounded and run in float16, whose steps are 1e-3.
 HALF_TOLERANCE = 1e-2
-_SECOND_ROWS = 8
+# A second runtime that is off by more than a part of the tolerance where the file has no share in it is no judge of the file.
+_OF_A_JUDGE = 0.25
+_MAX_REASON = 160
 
 
 def verify_outputs(
@@ -31,6 +33,7 @@ def verify_outputs(
     *,
     output: str,
     tolerance: float = TOLERANCE,
+    whole: Callable[[], tuple[ModelProto, Array]] | None = None,
 ) -> tuple[str, ...]:
     """Compares the outputs of a model file with those of the trained module: in ONNX Runtime, and on a few rows in a second runtime.
 
@@ -42,7 +45,10 @@ def verify_outputs(
         reference: the trained module's output for these rows.
         output: name of the output.
         tolerance: largest accepted max|difference| / max|reference|.
-    Returns: the runtimes, with their versions; the second one may lack an operator of the graph.
+        whole: the uploaded graph with the trained tensors, dense, and the trained module's output for it; `materialised` and `reference`
+            where it is None. A second runtime that does not load it, or computes it otherwise, says nothing of the file: then the next
+            one is asked.
+    Returns: the runtimes, with their versions, and why it was not the first choice; of the second ones none may know all operators.
     Raises: ArtifactMismatch.
     """
     try:
@@ -51,21 +57,34 @@ def verify_outputs(
         raise ArtifactMismatch(f"{what} does not run: {error.detail}", param=what) from error
     check_outputs(what, outputs, reference, tolerance)
     first = f"onnxruntime {version('onnxruntime')}"
-    rows = _batch_of(ModelProto.FromString(data), inputs)
-    elsewhere = run_elsewhere(ModelProto.FromString(data), materialised, rows, output)
-    if elsewhere is None:
-        return (first,)
-    count = min(len(elsewhere.values), len(reference))
-    check_outputs(f"{what}, in {elsewhere.runtime},", elsewhere.values[:count], reference[:count], tolerance)
-    return first, elsewhere.runtime
+    model, why = ModelProto.FromString(data), ""
+    for second in second_runtimes():
+        fault = _fault(what, second, model if second.reads_sparse else materialised, inputs, reference, output, tolerance)
+        if fault is None:
+            return first, second.name + why
+        dense, expected = (materialised, reference) if whole is None else whole()
+        of_dense = _fault("the uploaded graph", second, dense, inputs, expected, output, _OF_A_JUDGE * tolerance)
+        if of_dense is None:
+            raise fault
+        why = f", since {of_dense.detail.rstrip('.')}"
+    return (first,)
 
 
-def _batch_of(model: ModelProto, inputs: Sequence[Array]) -> list[Array]:
-    """A few rows, or as many as the graph has built in, the last one repeated."""
-    sizes = [info.type.tensor_type.shape.dim[0].dim_value for info in model.graph.input if info.type.tensor_type.shape.dim]
-    size = max([_SECOND_ROWS, *sizes]) if not any(sizes) else max(sizes)
-    index = np.minimum(np.arange(size), len(inputs[0]) - 1)
-    return [array[index] for array in inputs]
+def _fault(
+    what: str, second: SecondRuntime, model: ModelProto, inputs: Sequence[Array], reference: Array, output: str, tolerance: float
+) -> ArtifactMismatch | None:
+    """What is wrong with a model in a second runtime, or None."""
+    feeds = some_rows(model, inputs)
+    try:
+        values = second.run(model, feeds, output)
+    except Exception as error:  # none of them has a base class of what it raises
+        reason = " ".join(str(error).split())[:_MAX_REASON]
+        return ArtifactMismatch(f"{what} does not run in {second.name}: {reason}", param=what)
+    try:
+        check_outputs(f"{what}, in {second.name},", values[: len(reference)], reference[: len(values)], tolerance)
+    except ArtifactMismatch as error:
+        return error
+    return None
 
 
 def verify_weights(path: Path, arrays: Mapping[str, Array], sigmas: Mapping[str, Array]) -> None:

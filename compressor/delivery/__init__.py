@@ -3,7 +3,7 @@
 from compressor.delivery.files import MODEL, Delivered, deliver, file_sha256, finite_outputs, quantise, verify_files, write_model
 from compressor.delivery.measuring import measure, measure_bytes
 from compressor.delivery.report import count_weights, describe_size, make_report, show_metric
-from compressor.delivery.writing import verify, write_artifacts
+from compressor.delivery.writing import validation_rows, verify, write_artifacts
 
 __all__ = [
     "MODEL",
@@ -18,6 +18,7 @@ __all__ = [
     "measure_bytes",
     "quantise",
     "show_metric",
+    "validation_rows",
     "verify",
     "verify_files",
     "write_artifacts",

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import torch
 from onnx import ModelProto
 
-from compressor.admission import AdmittedModel
+from compressor.admission import AdmittedModel, to_numpy
 from compressor.artifacts import bp, csr, dense_onnx, packed_onnx, sparse_onnx
 from compressor.artifacts.verify import HALF_TOLERANCE, TOLERANCE, check_tensors, verify_outputs, verify_weights
 from compressor.config import CompressionConfig
+from compressor.delivery.proof import doubt
 from compressor.errors import ArtifactMismatch, CompressionError, InvalidArtifact
 from compressor.graph.module import OnnxModule
 from compressor.graph.write import drop_notes, float_tensors
@@ -22,7 +23,7 @@ from compressor.intake import Baseline
 from compressor.progress import ProgressTracker
 from compressor.quantisation import Quantised, Quantiser
 from compressor.search import Outcome
-from compressor.structure import Compaction, compact, merge_zero_rows
+from compressor.structure import Compaction, compact, keep_all, merge_zero_rows
 from compressor.training.objective import Objective
 
 MODEL, DENSE, PACKED, BP, WEIGHTS = "model.onnx", "model.dense.onnx", "model.packed.onnx", "model.bp", "weights.safetensors"
@@ -38,14 +39,16 @@ class Delivered:
     Attributes:
         model: the client's graph in inference mode without its dead units and without its exporter's notes, with dense tensors.
         compaction: the way between its tensors and the uploaded ones.
+        uploaded: the client's graph in inference mode, with its own tensors.
         sigmas: of its weights that have a posterior, by name in its shapes.
         quantised: the same graph with rounded values; None where no file of it is wanted or could be had.
-        warnings: why a form that was wanted is missing, or larger than it might be.
+        warnings: why a form that was wanted is missing or larger than it might be, or dead units are not gone.
         weights: names of what was pruned, which is what may be stored as float16.
     """
 
     model: ModelProto
     compaction: Compaction
+    uploaded: ModelProto
     sigmas: Arrays
     quantised: Quantised | None = None
     warnings: tuple[str, ...] = ()
@@ -56,21 +59,38 @@ class Delivered:
         there = {name: array for name, array in arrays.items() if name in self.compaction.folded}
         return {name: np.zeros_like(array) for name, array in self.compaction.folded.items()} | self.compaction.expand(there)
 
+    def whole_graph(self) -> ModelProto:
+        """The uploaded graph, with its dead units, which gives the outputs of `model`."""
+        return keep_all(self.uploaded, self.compaction.folded).model
 
-def deliver(upload: AdmittedModel, tensors: Tensors, log_sigma2: Tensors) -> Delivered:
+
+def deliver(upload: AdmittedModel, tensors: Tensors, log_sigma2: Tensors, rows: Sequence[npt.NDArray[Any]] | None = None) -> Delivered:
     """The smallest graph that gives the outputs of the uploaded one with these tensors.
 
     Args:
         tensors: everything that training changes, by ONNX name in the uploaded shapes.
         log_sigma2: of the posterior, by name of the weights that have one.
+        rows: on which both graphs must give the same; the random ones of the import where it is None. Where they do not, or there are
+            none, the dead units stay.
     """
-    compaction = compact(upload.inference, {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    compaction, whole = compact(upload.inference, arrays), keep_all(upload.inference, arrays)
+    rows = to_numpy(upload.module.example or ()) if rows is None else rows
+    why = doubt(whole.model, compaction.model, rows, upload.module.output.name)
+    compaction = compaction if why is None else whole
     model = ModelProto()
     model.CopyFrom(compaction.model)
     drop_notes(model)
     left = float_tensors(model)
     sigmas = {name: np.exp(tensor.detach().cpu().double().numpy() / 2) for name, tensor in log_sigma2.items() if name in left}
-    return Delivered(model, compaction, compaction.shrink(sigmas), weights=frozenset(upload.module.weight_names))
+    weights = frozenset(upload.module.weight_names)
+    return Delivered(model, compaction, upload.inference, compaction.shrink(sigmas), warnings=_warnings(why), weights=weights)
+
+
+def _warnings(why: str | None) -> tuple[str, ...]:
+    if why is None:
+        return ()
+    return (f"Dead units are still in the graph, since it was not proven that without them its outputs are the same: {why}.",)
 
 
 def quantise(
@@ -89,8 +109,10 @@ def quantise(
         )
         quantised = quantiser.run()
     except CompressionError as error:
-        return replace(delivered, warnings=(f"There is no file of quantised values: {error.detail} {error.suggestion}",))
-    return replace(delivered, quantised=quantised, warnings=_on_values(quantised, config))
+        return replace(
+            delivered, warnings=(*delivered.warnings, f"There is no file of quantised values: {error.detail} {error.suggestion}")
+        )
+    return replace(delivered, quantised=quantised, warnings=(*delivered.warnings, *_on_values(quantised, config)))
 
 
 def _on_values(quantised: Quantised, config: CompressionConfig) -> tuple[str, ...]:
@@ -164,6 +186,7 @@ def verify_files(
     quantised = delivered.quantised
     needs_quantised = quantised is not None and expected is not None and not {PACKED, BP}.isdisjoint(names)
     of_quantised = _outputs(quantised.model, rows, output) if quantised is not None and needs_quantised else None
+    whole = None if expected is None else lambda: (delivered.whole_graph(), expected)
     checked = {}
     for name in names:
         if name == WEIGHTS:
@@ -174,7 +197,7 @@ def verify_files(
         checked[name] = (
             ()
             if reference is None
-            else verify_outputs(name, form.data, form.materialised, rows, reference, output=output, tolerance=form.tolerance)
+            else verify_outputs(name, form.data, form.materialised, rows, reference, output=output, tolerance=form.tolerance, whole=whole)
         )
     if WEIGHTS in names:
         verify_weights(out_dir / WEIGHTS, sparse_onnx.read(out_dir / MODEL), delivered.sigmas if config.posterior_sigma else {})

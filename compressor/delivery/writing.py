@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,11 @@ def write_artifacts(
     return tuple(names), tuple(warnings)
 
 
+def validation_rows(parts: Parts, baseline: Baseline) -> list[npt.NDArray[Any]]:
+    """Some, as ONNX Runtime takes them, on which graphs and files are compared."""
+    return to_arrays(parts.validation.take(np.arange(min(_VERIFIED_ROWS, len(parts.validation)))), baseline.scaling)
+
+
 def verify(
     out_dir: Path,
     upload: AdmittedModel,
@@ -73,16 +79,15 @@ def verify(
     Returns: the runtimes in which each form of the model was run, and what is missing and why.
     Raises: ArtifactMismatch.
     """
-    rows = parts.validation.take(np.arange(min(_VERIFIED_ROWS, len(parts.validation))))
+    arrays, output = validation_rows(parts, baseline), upload.module.output.name
     upload.module.eval()
     with torch.no_grad():
-        expected = upload.module(*baseline.validation.take(slice(0, len(rows)))[0]).cpu().numpy()
-    inputs, output = to_arrays(rows, baseline.scaling), upload.module.output.name
+        expected = upload.module(*baseline.validation.take(slice(0, len(arrays[0])))[0]).cpu().numpy()
     checked: dict[str, tuple[str, ...]] = {}
     warnings: list[str] = []
     for name in names:
         try:
-            checked |= verify_files(out_dir, delivered, config, [name], inputs, expected, output)
+            checked |= verify_files(out_dir, delivered, config, [name], arrays, expected, output)
         except ArtifactMismatch as error:
             if name in _OPTIONAL:
                 (out_dir / name).unlink()
@@ -90,7 +95,7 @@ def verify(
             elif name == DENSE and config.weight_dtype == "float16":
                 whole = config.model_copy(update={"weight_dtype": "float32"})
                 write_form(out_dir / name, delivered, whole)
-                checked |= verify_files(out_dir, delivered, whole, [name], inputs, expected, output)
+                checked |= verify_files(out_dir, delivered, whole, [name], arrays, expected, output)
                 warnings.append(f"{name} is in float32: with weights in float16 it was not right. {error.detail}")
             else:
                 raise

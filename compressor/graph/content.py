@@ -106,10 +106,17 @@ def check_sparse(sparse: SparseTensorProto, where: str) -> None:
 def check_sparse_total(nodes: Iterable[NodeProto]) -> None:
     """Raises: GraphTooLarge where the file's sparse tensors would become too large, together or for what is in them."""
     sparse = [attribute.sparse_tensor for node in nodes for attribute in node.attribute if attribute.HasField("sparse_tensor")]
-    elements = sum(math.prod(tensor.dims) for tensor in sparse)
-    nonzeros = sum(math.prod(tensor.values.dims) for tensor in sparse)
-    check_count("elements in sparse tensors", elements, MAX_SPARSE_ELEMENTS)
-    check_count(f"elements in sparse tensors with {nonzeros:,} numbers", elements, MAX_EMPTY_ELEMENTS + MAX_ELEMENTS_PER_NONZERO * nonzeros)
+    check_elements(sum(math.prod(tensor.dims) for tensor in sparse), sum(math.prod(tensor.values.dims) for tensor in sparse))
+
+
+def check_elements(elements: int, nonzeros: int) -> None:
+    """Of all sparse tensors of a file together. Raises: GraphTooLarge."""
+    check_count(f"elements in sparse tensors with {nonzeros:,} numbers", elements, max_sparse_elements(nonzeros))
+
+
+def max_sparse_elements(nonzeros: int) -> int:
+    """That all sparse tensors of a file with so many nonzeros may have, once they are dense."""
+    return min(MAX_SPARSE_ELEMENTS, MAX_EMPTY_ELEMENTS + MAX_ELEMENTS_PER_NONZERO * nonzeros)
 
 
 def check_count(what: str, count: int, limit: int, where: str = "model") -> None:

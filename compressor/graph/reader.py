@@ -47,12 +47,17 @@ class Graph:
         return tuple(reversed(needed))
 
 
+def opset_of(model: ModelProto) -> int:
+    """The version of the ONNX operators; 1 where the model names none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ONNX_DOMAINS), default=1)
+
+
 def read_graph(model: ModelProto) -> Graph:
     """The graph of a model that parse_model has let through.
 
     Raises: InvalidModel where a name is defined twice.
     """
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ONNX_DOMAINS)
+    opset = opset_of(model)
     constants: dict[str, Constant] = {tensor.name: Constant(tensor) for tensor in model.graph.initializer}
     nodes: list[Node] = []
     for proto in model.graph.node:

@@ -10,6 +10,7 @@ from compressor.graph.reader import ONNX_DOMAINS, Constant
 from compressor.graph.tensors import FLOAT_TYPES, numpy_dtype
 
 _EXPORTERS_NOTES = ("pkg.torch.", "pkg.onnxscript.", "namespace")
+_OUR_NOTES = "bayespress_"  # of a delivered file that was sent again: its digest is not that of the next one
 _WITH_TRAINING_MODE = ("BatchNormalization", "Dropout")
 
 
@@ -94,6 +95,9 @@ def drop_notes(model: ModelProto) -> None:
     PyTorch's notes take several kilobytes, paths on the exporting machine among them. Names stay, and so does what is said of tensors and
     of the model as a whole, where people keep the names of their classes.
     """
+    own = [note for note in model.metadata_props if not note.key.startswith(_OUR_NOTES)]
+    model.ClearField("metadata_props")
+    model.metadata_props.extend(own)
     graph = model.graph
     graph.ClearField("value_info")
     values = (*graph.input, *graph.output, *graph.initializer)

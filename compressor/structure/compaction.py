@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorShapeProto
 from compressor.graph.reader import read_graph
 from compressor.graph.write import float_tensors
 from compressor.structure.dead import settle
-from compressor.structure.rewrite import rewrite
+from compressor.structure.rewrite import rewrite, write_tensors
 from compressor.structure.scope import Scope, Shape
 from compressor.structure.trace import trace_units
 from compressor.structure.units import Array, Mask, Trace
@@ -97,6 +97,16 @@ def compact(
     shrunk = compaction.shrink(folded)
     rewrite(small, trace, stays, {name: array for name, array in shrunk.items() if not np.array_equal(array, stored[name])})
     return compaction
+
+
+def keep_all(model: ModelProto, arrays: Mapping[str, Array]) -> Compaction:
+    """What `compact` gives where nothing goes: `model` with `arrays`."""
+    same = ModelProto()
+    same.CopyFrom(model)
+    stored = float_tensors(model)
+    folded: dict[str, Array] = {name: np.array(arrays.get(name, array)) for name, array in stored.items()}
+    write_tensors(same, {name: array for name, array in folded.items() if not np.array_equal(array, stored[name])})
+    return Compaction(same, folded, {name: (None,) * array.ndim for name, array in folded.items()})
 
 
 def _shapes(model: ModelProto) -> dict[str, Shape]:

@@ -8,13 +8,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from compressor.admission import AdmittedModel, admit
 from compressor.artifacts import dense_onnx, sparse_onnx
 from compressor.config import CompressionConfig
-from compressor.delivery import deliver, finite_outputs, verify_files, write_model
+from compressor.delivery import deliver, files, finite_outputs, verify_files, write_model
 from compressor.errors import ArtifactMismatch
+from compressor.structure import Compaction, compact
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.standard_normal((6, 20)).astype(np.float32)
@@ -87,6 +88,63 @@ def test_notes_of_the_exporter_are_gone_and_those_of_the_user_stay(upload: Admit
     assert [(note.key, note.value) for note in model.graph.node[0].metadata_props] == [("layer", "mine")]
     assert [(note.key, note.value) for note in model.metadata_props] == [("names", "cat,dog")]
     assert [node.name for node in model.graph.node][:1] == ["first"]
+
+
+def miscut(model: ModelProto, arrays: dict[str, np.ndarray]) -> Compaction:
+    """As `compact`, with a constant that is folded into the wrong bias."""
+    found = compact(model, arrays)
+    tensor = next(tensor for tensor in found.model.graph.initializer if tensor.name == "c")
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32(0.5), "c"))
+    return found
+
+
+@pytest.mark.parametrize("rows", [None, [ROWS]])
+def test_a_compaction_with_other_outputs_is_not_taken(
+    upload: AdmittedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[np.ndarray] | None
+) -> None:
+    """On the rows that are given, or on those of the import."""
+    monkeypatch.setattr(files, "compact", miscut)
+    delivered = deliver(upload, pruned(upload), {"w": torch.full((30, 20), -2.0)}, rows)
+
+    (warning,) = delivered.warnings
+    assert "'y' differs by" in warning
+    names = write_model(tmp_path, delivered, CompressionConfig(posterior_sigma=True))
+    expected = finite_outputs(upload.module, [torch.from_numpy(ROWS)])
+    checked = verify_files(tmp_path, delivered, CompressionConfig(posterior_sigma=True), names, [ROWS], expected, "y")
+    assert [len(runtimes) for runtimes in checked.values()] == [2, 2]
+    found = sparse_onnx.read(tmp_path / "model.onnx")
+    assert {name: array.shape for name, array in found.items()} == {"w": (30, 20), "b": (30,), "v": (5, 30), "c": (5,)}
+    assert all(np.array_equal(array, found[name]) for name, array in delivered.whole(found).items())
+
+
+def test_a_compaction_that_cannot_be_compared_is_not_taken(upload: AdmittedModel) -> None:
+    assert "no rows" in deliver(upload, pruned(upload), {}, []).warnings[0]
+    assert "no finite number" in deliver(upload, pruned(upload), {}, [np.full_like(ROWS, np.nan)]).warnings[0]
+    assert deliver(upload, pruned(upload), {}, [ROWS]).warnings == ()
+
+
+def test_the_second_runtime_is_judged_by_the_uploaded_graph_with_the_trained_tensors(upload: AdmittedModel) -> None:
+    """With its dead units: what they held is in the biases."""
+    delivered = deliver(upload, pruned(upload), {})
+    whole = delivered.whole_graph()
+    assert {tensor.name: tuple(tensor.dims) for tensor in whole.graph.initializer}["w"] == (30, 20)
+    expected = finite_outputs(upload.module, [torch.from_numpy(ROWS)])
+    assert np.allclose(onnxruntime.InferenceSession(whole.SerializeToString()).run(None, {"x": ROWS})[0], expected, atol=1e-5)
+
+
+def test_a_delivered_file_can_be_sent_again(upload: AdmittedModel, tmp_path: Path) -> None:
+    """Without what was noted of the first file."""
+    write_model(tmp_path, deliver(upload, pruned(upload), {}), CompressionConfig())
+    for name in ("model.onnx", "model.dense.onnx"):
+        again = admit(tmp_path / name)
+        out = tmp_path / f"again-{name}"
+        out.mkdir()
+        delivered = deliver(again, again.module.state(), {})
+        names = write_model(out, delivered, CompressionConfig())
+        expected = finite_outputs(again.module, [torch.from_numpy(ROWS)])
+        verify_files(out, delivered, CompressionConfig(), names, [ROWS], expected, "y")
+        keys = [entry.key for entry in onnx.load(out / "model.onnx").metadata_props]
+        assert keys == ["names", "bayespress_sparse"]
 
 
 def test_a_graph_that_gives_other_outputs_is_found(upload: AdmittedModel, tmp_path: Path) -> None:

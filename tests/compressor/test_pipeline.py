@@ -2,19 +2,25 @@
 
 import json
 import time
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
 
 from compressor import CompressionConfig, DataReference, Report, compress, load_csr
-from compressor.artifacts import sparse_onnx
-from compressor.errors import DeviceUnavailable, Diverged, LabelOutOfRange, NotBetterThanGuessing
+from compressor.artifacts import packed_onnx, sparse_onnx
+from compressor.delivery import files
+from compressor.errors import CannotPack, DeviceUnavailable, Diverged, LabelOutOfRange, NotBetterThanGuessing
 from compressor.graph.groups import GroupAxis
+from compressor.graph.write import float_tensors
 from compressor.search import search
+from compressor.structure import compact
 from compressor.training.rows import Rows
 from tests.compressor.conftest import DigitsJob
 
@@ -101,6 +107,38 @@ def test_a_missed_budget_fails_the_gate_only_where_the_client_set_it(digits_job,
 
 
 BRIEF = {**QUICK, "epochs": 3, "second_round_epochs": 3, "max_branches": 1}
+
+
+def test_what_cannot_be_had_does_not_cost_the_run(digits_job, tmp_path, monkeypatch):
+    """A smaller graph that is not the same, a form that is another model, and one that cannot be written."""
+
+    def miscut(model, arrays):
+        found = compact(model, arrays)
+        tensor = next(tensor for tensor in found.model.graph.initializer if len(tensor.dims) == 2)
+        tensor.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(tensor), tensor.name))
+        return found
+
+    def write_another(path, model, grids):
+        packed_onnx.write(path, model, {name: replace(grid, step=2 * grid.step) for name, grid in grids.items()})
+
+    def refuse(*_):
+        raise CannotPack("It is too large.", suggestion="Take another.")
+
+    monkeypatch.setattr(files, "compact", miscut)
+    monkeypatch.setattr(files, "packed_onnx", SimpleNamespace(**vars(packed_onnx) | {"write": write_another}))
+    monkeypatch.setattr(files.bp, "write", refuse)
+    report = compress(digits_job.model, digits_job.data, CompressionConfig.parse({**BRIEF, "formats": ["bp", "packed"]}), tmp_path)
+
+    for what in (
+        "Dead units are still in the graph",
+        "There is no model.packed.onnx: model.packed.onnx: the tensor",
+        "There is no model.bp: It",
+    ):
+        assert any(warning.startswith(what) for warning in report.warnings), what
+    assert {form.name for form in report.files} == {"model.onnx", "model.dense.onnx", "weights.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {*report.bytes.artifacts, "report.json"}
+    shapes = {name: array.shape for name, array in sparse_onnx.read(tmp_path / "model.onnx").items() if array.ndim == 2}
+    assert shapes == {name: array.shape for name, array in float_tensors(onnx.load(digits_job.model)).items() if array.ndim == 2}
 
 
 def test_a_target_ratio_is_delivered_whatever_the_metric_and_the_others_stand_on_the_curve(digits_job, tmp_path):

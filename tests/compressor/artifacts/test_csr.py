@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,30 @@ def test_a_wrong_layout_is_refused(tmp_path: Path, layout: object) -> None:
     path = save(tmp_path / "w", GOOD, layout)
     with pytest.raises(InvalidArtifact):
         csr.load_csr(path)
+
+
+def test_few_bytes_that_declare_gigabytes_are_refused_before_anything_is_made_of_them(tmp_path: Path) -> None:
+    shapes = {"u": (3, 2**22), "v": (3, 2**20 + 2**19)}
+    stored = {f"{name}.{suffix}": GOOD[f"w.{suffix}"] for name in shapes for suffix in ("crow_indices", "col_indices", "values")}
+    tensors = [ENTRY | {"name": name, "key": name, "shape": list(shape)} for name, shape in shapes.items()]
+    path = save(tmp_path / "w", stored, {"tensors": tensors})
+    tracemalloc.start()
+    for reader in (csr.read, csr.load_csr, csr.read_sigmas):
+        with pytest.raises(InvalidArtifact, match="17,301,504 elements"):
+            reader(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_beyond_what_a_reader_takes_matrices_are_stored_dense(tmp_path: Path) -> None:
+    empty, other = np.zeros((2**12, 2**12), np.float32), np.eye(2**12, dtype=np.float32)
+    csr.write(tmp_path / "w", {"empty": empty, "other": other}, {"empty": np.ones(empty.shape)})
+    with safe_open(tmp_path / "w", framework="numpy") as file:
+        assert sorted(file.keys()) == ["empty", "empty.sigma", "other.col_indices", "other.crow_indices", "other.values"]
+    assert np.array_equal(csr.read(tmp_path / "w")["other"], other)
+    assert not csr.read(tmp_path / "w")["empty"].any()
+    assert not csr.read_sigmas(tmp_path / "w")["empty"].any()
 
 
 @pytest.mark.parametrize("sigma", [np.ones(2, np.float32), np.ones(3, np.float64), np.ones((3, 1), np.float32)])

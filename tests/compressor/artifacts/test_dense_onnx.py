@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from compressor.artifacts import dense_onnx, sparse_onnx
+from compressor.artifacts import dense_onnx
 
 RNG = np.random.default_rng(0)
 
@@ -47,33 +47,3 @@ def test_float16_halves_the_weights_and_only_them(tmp_path: Path, ir_version: in
     assert np.array_equal(found["w"], weight.astype(np.float16).astype(np.float32))
     assert np.array_equal(found["b"], np.ones(30, np.float32))
     assert np.allclose(outputs(half, rows), rows @ found["w"] + 1, atol=1e-5)
-
-
-def test_a_weight_in_a_constant_node_is_halved_too(tmp_path: Path) -> None:
-    weight, rows = RNG.standard_normal((20, 30)).astype(np.float32), RNG.standard_normal((4, 20)).astype(np.float32)
-    model = network(weight)
-    constants = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in model.graph.initializer]
-    nodes = [*constants, *model.graph.node]
-    model.graph.ClearField("initializer")
-    model.graph.ClearField("node")
-    model.graph.node.extend(nodes)
-
-    dense_onnx.write(tmp_path / "half.onnx", model, halves={"w"})
-
-    found = dense_onnx.read(tmp_path / "half.onnx")
-    assert np.array_equal(found["w"], weight.astype(np.float16).astype(np.float32))
-    assert np.allclose(outputs(tmp_path / "half.onnx", rows), rows @ found["w"] + 1, atol=1e-5)
-    kinds = {name: array.dtype for name, array in sparse_onnx.read(tmp_path / "half.onnx").items()}
-    assert sorted(map(str, kinds.values())) == ["float16", "float32"]
-
-
-@pytest.mark.parametrize("value", [1e6, -1e9, np.finfo(np.float32).min, -np.inf])
-def test_what_float16_cannot_hold_and_what_is_no_weight_stays_float32(tmp_path: Path, value: float) -> None:
-    weight = RNG.standard_normal((20, 30)).astype(np.float32)
-    weight[3, 4] = value
-    dense_onnx.write(tmp_path / "half.onnx", network(weight), halves={"w"})
-    assert np.array_equal(dense_onnx.read(tmp_path / "half.onnx")["w"], weight)
-
-    weight[3, 4] = 1
-    dense_onnx.write(tmp_path / "other.onnx", network(weight), halves={"v"})
-    assert np.array_equal(dense_onnx.read(tmp_path / "other.onnx")["w"], weight)

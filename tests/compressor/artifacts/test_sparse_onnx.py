@@ -1,5 +1,7 @@
 """model.onnx: sparse and dense forms of one graph are the same model in stock ONNX Runtime, and the file passes the full check."""
 
+import hashlib
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from compressor.artifacts import sparse_onnx
+from compressor.artifacts.digest import seal
 from compressor.errors import InvalidArtifact
 from tests.compressor.artifacts.mutants import mutants
 
@@ -60,7 +63,7 @@ def test_onnxruntime_and_read_see_the_dense_values(tmp_path: Path, arrays: dict[
         assert seen.dtype == arrays[name].dtype
         assert np.array_equal(seen, arrays[name])
     path = tmp_path / "model.onnx"
-    path.write_bytes(sparse.SerializeToString())
+    sparse_onnx.write(path, dense, {})
     found = sparse_onnx.read(path)
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
@@ -175,22 +178,101 @@ def test_write_puts_the_arrays_into_the_graph_and_leaves_nothing_beside(tmp_path
 def test_indices_outside_the_tensor_are_refused(tmp_path: Path, positions: list[int]) -> None:
     values = numpy_helper.from_array(np.ones(2, np.float32), "w")
     indices = TensorProto(data_type=TensorProto.INT64, dims=[2], int64_data=positions)
-    node = helper.make_node("Constant", [], ["w"], sparse_value=helper.make_sparse_tensor(values, indices, [30, 30]))
-    model = helper.make_model(helper.make_graph([node], "g", [], []))
-    (tmp_path / "m").write_bytes(model.SerializeToString())
+    model = identity_model({"w": np.eye(30, dtype=np.float32)})
+    del model.graph.initializer[:]
+    model.graph.node.insert(0, constant_of("w", values, indices, 30, 30))
+    with pytest.raises(InvalidArtifact, match="indices"):
+        sparse_onnx.read(sealed(tmp_path / "m", model))
+
+
+def constant_of(name: str, values: TensorProto, indices: TensorProto, *shape: int) -> NodeProto:
+    node = helper.make_node("Constant", [], [name], sparse_value=helper.make_sparse_tensor(values, indices, [2, 2]))
+    node.attribute[0].sparse_tensor.dims[:] = shape
+    return node
+
+
+def sealed(path: Path, model: ModelProto, *fields: str) -> Path:
+    """A file with a digest that is right, as somebody who means harm would write it."""
+    seal(model, sparse_onnx.METADATA_KEY, "1", *fields)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("sizes", [(2**31 - 1,), (2**24 + 2**12 + 1,), (2**23, 2**23, 2**23)], ids=["one", "just over", "together"])
+def test_few_bytes_that_declare_gigabytes_are_refused_before_anything_is_made_of_them(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    model = identity_model({"w": np.ones(3, np.float32)})
+    one, where = numpy_helper.from_array(np.ones(1, np.float32)), TensorProto(data_type=TensorProto.INT64, dims=[1], int64_data=[0])
+    nothing = numpy_helper.from_array(np.ones(0, np.float32))
+    for number, size in enumerate(sizes):
+        node = constant_of(f"s{number}", nothing if number else one, TensorProto(data_type=7, dims=[0]) if number else where, size)
+        model.graph.node.insert(0, node)
+    path = sealed(tmp_path / "m", model)
+    tracemalloc.start()
+    with pytest.raises(InvalidArtifact, match="elements in"):
+        sparse_onnx.read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
+
+
+def test_a_tensor_outside_the_file_is_refused_and_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a file of that name in the working directory, which the checker of onnx would go for."""
+    model = identity_model({"w": np.ones((3, 4), np.float32)})
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    (tmp_path / "weights.bin").write_bytes(np.ones(12, np.float32).tobytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidArtifact, match="outside the file"):
+        sparse_onnx.read(sealed(tmp_path / "m", model))
+
+
+def test_beyond_what_a_reader_takes_tensors_stay_dense(tmp_path: Path) -> None:
+    """Two tables of zeros, of which the second would be too much: densest first."""
+    empty, other = np.zeros(2**24 - 2**20, np.float32), np.zeros(2**21, np.float32)
+    other[:4] = 1
+    sparse_onnx.write(tmp_path / "m", identity_model({"empty": empty, "other": other}), {})
+    written = ModelProto.FromString((tmp_path / "m").read_bytes())
+    assert constants(written).keys() == {"other"}
+    found = sparse_onnx.read(tmp_path / "m")
+    assert np.array_equal(found["other"], other)
+    assert np.array_equal(found["empty"], empty)
+
+
+def test_the_entry_of_the_metadata_is_the_documented_one(tmp_path: Path) -> None:
+    model = identity_model({"w": np.eye(30, dtype=np.float32)})
+    model.metadata_props.add(key="mine", value="stays")
+    model.metadata_props.add(key="bayespress_sparse", value="1 of an earlier run")
+    sparse_onnx.write(tmp_path / "m", model, {})
+    written = ModelProto.FromString((tmp_path / "m").read_bytes())
+    (entry,) = [entry for entry in written.metadata_props if entry.key == "bayespress_sparse"]
+    written.metadata_props.remove(entry)
+    assert entry.value == "1 " + hashlib.sha256(written.SerializeToString(deterministic=True)).hexdigest()[:32]
+    assert [entry.value for entry in written.metadata_props] == ["stays"]
+    (tmp_path / "m").write_bytes(written.SerializeToString())
+    with pytest.raises(InvalidArtifact, match="bayespress_sparse"):
+        sparse_onnx.read(tmp_path / "m")
+    written.metadata_props.append(entry)
+    entry.value = "2" + entry.value[1:]
+    (tmp_path / "m").write_bytes(sealed(tmp_path / "n", written).read_bytes().replace(b"1 ", b"2 ", 1))
     with pytest.raises(InvalidArtifact):
         sparse_onnx.read(tmp_path / "m")
 
 
-def test_of_5000_damaged_files_each_is_an_error_with_a_code_or_still_readable(tmp_path: Path) -> None:
-    """ONNX has no digest: which other numbers a flipped bit makes of it only the report's sha256 says."""
+@pytest.mark.parametrize("opset", [12, 17])
+def test_of_5000_damaged_files_none_gives_other_tensors(tmp_path: Path, opset: int) -> None:
     path = tmp_path / "model.onnx"
-    content = sparse_onnx.to_sparse(identity_model({"w": np.eye(20, dtype=np.float32), "b": np.ones(2, np.float32)})).SerializeToString()
-    refused = 0
-    for mutant in mutants(content, 5000):
+    arrays = {"w": np.eye(40, dtype=np.float32), "b": np.ones(2, np.float32)}
+    sparse_onnx.write(path, identity_model(arrays, opset), {})
+    content, refused = path.read_bytes(), 0
+    for mutant in mutants(content, 5000 if opset == 17 else 1000):
         path.write_bytes(mutant)
         try:
-            assert all(array.dtype.kind == "f" for array in sparse_onnx.read(path).values())
+            found = sparse_onnx.read(path)
         except InvalidArtifact:
             refused += 1
-    assert refused > 1000
+        else:
+            assert found.keys() == arrays.keys()
+            assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+    assert refused > (4900 if opset == 17 else 950)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from compressor.artifacts import bp, csr, packed_onnx, points
+from compressor.artifacts import bp, csr, dense_onnx, packed_onnx, points, sparse_onnx
 from compressor.artifacts.grid import GridTensor
 from compressor.report import CurvePoint
 
@@ -25,7 +25,7 @@ def grids() -> dict[str, GridTensor]:
     return {name: GridTensor(array.astype(np.int8), GRIDS[name]) for name, array in codes.items()}
 
 
-def network(tensors: dict[str, np.ndarray]) -> ModelProto:
+def network(tensors: dict[str, np.ndarray], opset: int = 17) -> ModelProto:
     nodes = [
         helper.make_node("Gemm", ["x", "w", "b"], ["h"], transB=1),
         helper.make_node("Relu", ["h"], ["r"]),
@@ -34,12 +34,16 @@ def network(tensors: dict[str, np.ndarray]) -> ModelProto:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size]) for name, size in (("x", 90), ("y", 10))]
     initializers = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], initializers)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 def write(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     values = {name: grid.values() for name, grid in grids().items()}
+    sparse_onnx.write(folder / "model.onnx", network(values), {})
+    sparse_onnx.write(folder / "model.opset12.onnx", network(values, opset=12), {})
+    dense_onnx.write(folder / "model.dense.onnx", network(values))
+    dense_onnx.write(folder / "model.float16.onnx", network(values), float16=True)
     bp.write(folder / "model.bp", network(values), grids())
     packed_onnx.write(folder / "model.packed.onnx", network(values), grids())
     csr.write(folder / "weights.safetensors", values, {"w": np.full((60, 90), 0.125)})
