@@ -89,7 +89,7 @@ def quantise(
         )
         quantised = quantiser.run()
     except CompressionError as error:
-        return replace(delivered, warnings=(f"There is no file of quantised values: {error.detail} {error.suggestion}",))
+        return replace(delivered, warnings=(f"There is no file of quantised values: {error.detail} {error.suggestion or ''}".rstrip(),))
     return replace(delivered, quantised=quantised, warnings=_on_values(quantised, config))
 
 
