@@ -110,7 +110,8 @@ def quantise(
         quantised = quantiser.run()
     except CompressionError as error:
         return replace(
-            delivered, warnings=(*delivered.warnings, f"There is no file of quantised values: {error.detail} {error.suggestion}")
+            delivered,
+            warnings=(*delivered.warnings, f"There is no file of quantised values: {error.detail} {error.suggestion or ''}".rstrip()),
         )
     return replace(delivered, quantised=quantised, warnings=(*delivered.warnings, *_on_values(quantised, config)))
 

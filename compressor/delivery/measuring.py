@@ -1,7 +1,7 @@
 """The files' sizes, what they take to load and to run, and the metric of what lies in them, in which the training side has no word."""
 
 import gzip
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ def measure(
     left = sparse_onnx.read(out_dir / MODEL)
     sizes = measure_bytes(out_dir, upload, left, (*checked, WEIGHTS, CURVE, SPLIT))
     validation = baseline.evaluate(upload.module)
-    of_rounded = _validate_rounded(out_dir, inference, config, checked, parts, baseline, output)
+    rounded = [name for name in checked if name in _rounded_forms(delivered, config)]
+    of_rounded = _validate([out_dir / name for name in rounded], inference, parts, baseline, output)
     sample = to_arrays(parts.validation.take(np.arange(min(_MANY_ROWS, len(parts.validation)))), baseline.scaling)
     return Measured(
         arrays=delivered.whole(left),
@@ -132,18 +133,15 @@ def _entropy_bound(array: npt.NDArray[Any]) -> int:
     return int(np.ceil(array.size * of_one / 8)) + nnz * array.dtype.itemsize
 
 
-def _validate_rounded(
-    out_dir: Path,
-    inference: bytes,
-    config: CompressionConfig,
-    names: Iterable[str],
-    parts: Parts,
-    baseline: Baseline,
-    output: str,
-) -> dict[str, MetricValue]:
-    """The metric on validation of the forms that hold rounded values, by name."""
-    rounded = {PACKED, BP} | ({DENSE} if config.weight_dtype == "float16" else set())
-    paths = [out_dir / name for name in names if name in rounded]
+def _rounded_forms(delivered: Delivered, config: CompressionConfig) -> set[str]:
+    """Those whose values are not those of model.onnx."""
+    of_quantised = {PACKED, BP} if delivered.quantised is not None and delivered.quantised.values != "float32" else set()
+    has_halves = {PACKED: config.packed_values == "float16", DENSE: config.weight_dtype == "float16"}
+    return of_quantised | {name for name, is_half in has_halves.items() if is_half}
+
+
+def _validate(paths: Sequence[Path], inference: bytes, parts: Parts, baseline: Baseline, output: str) -> dict[str, MetricValue]:
+    """The metric on validation of each form, by name."""
     models = [bp.unpack(path) if path.name == BP else path for path in paths]
     found = score_validation(inference, models, parts.validation, baseline, output)
     return {path.name: metric for path, metric in zip(paths, found, strict=True)}

@@ -50,6 +50,7 @@ def write_artifacts(
         except (CompressionError, onnx.checker.ValidationError) as error:
             if name not in _OPTIONAL:
                 raise
+            (out_dir / name).unlink(missing_ok=True)  # one of an earlier run
             warnings.append(_without(name, error))
     write_split(out_dir / SPLIT, _split_of(parts))
     curve = _curve(upload, config, baseline, outcome)

@@ -18,6 +18,7 @@ from compressor.errors import ArtifactMismatch, Diverged, InvalidArtifact, Inval
 from compressor.graph.module import OnnxModule
 from compressor.graph.write import float_tensors
 from compressor.training.fit import fine_tune_rounded
+from tests.compressor.artifacts import stranger
 from tests.compressor.conftest import DigitsJob
 
 QUICK = {"epochs": 10, "second_round_epochs": 15, "fine_tune_epochs": 8, "batch_size": 64, "thresholds": [0, 2], "max_branches": 1}
@@ -201,6 +202,7 @@ def test_the_last_resort_is_what_model_onnx_holds(digits_job, tmp_path, monkeypa
 def check_values(out: Path, report: Report, job: DigitsJob) -> None:
     """Both files hold one model, whose metrics are those of the report."""
     packed, other = packed_onnx.read(out / "model.packed.onnx"), bp.read(out / "model.bp")
+    assert stranger.decode((out / "model.bp").read_bytes()) == bp.unpack(out / "model.bp")
     assert packed.keys() == other.keys()
     assert all(np.array_equal(array, other[name]) for name, array in packed.items())
     for model in ((out / "model.packed.onnx").read_bytes(), bp.unpack(out / "model.bp")):
@@ -216,6 +218,7 @@ def test_a_packed_file_that_is_not_right_does_not_cost_the_run(digits_job, tmp_p
         raise (InvalidArtifact if broken == "unpack" else ArtifactMismatch)("a fault", param="w", suggestion="None.")
 
     monkeypatch.setattr(f"compressor.delivery.files.packed_onnx.{broken}", fail)
+    (tmp_path / "model.packed.onnx").write_bytes(b"of an earlier run")
     report = run_limited(digits_job, tmp_path)
     assert [file.name for file in report.files] == ["model.onnx", "model.dense.onnx", "model.bp", "weights.safetensors"]
     assert not (tmp_path / "model.packed.onnx").exists()
