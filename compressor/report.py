@@ -173,7 +173,9 @@ class DeliveredFile(_Part):
     size_ratio: float = Field(description="bytes of the uploaded file / bytes of this one")
     purpose: str
     advice: str | None = Field(description="where the file is no smaller than the upload under gzip")
-    checked_in: list[str] = Field(description="runtimes in which its outputs were compared with the trained model's")
+    checked_in: list[str] = Field(
+        description="runtimes in which its outputs were compared with the trained model's; of one that took another's place, why"
+    )
     load: LoadCost | None = Field(description="null of what ONNX Runtime does not read, and where no process could be started")
     latency: list[Latency] = Field(
         description="against the uploaded model, of one row and of many; none of what ONNX Runtime does not read"
