@@ -179,7 +179,9 @@ class DeliveredFile(_Part):
     validation: MetricValue | None = Field(description="of a form whose values are rounded, in ONNX Runtime; others hold those of the run")
     met: bool = Field(description="whether what it holds is inside the budget on validation")
     advice: str | None = Field(description="not to use it: no smaller than the upload under gzip, or rounded beyond the budget")
-    checked_in: list[str] = Field(description="runtimes in which its outputs were compared with the trained model's")
+    checked_in: list[str] = Field(
+        description="runtimes in which its outputs were compared with the trained model's; of one that took another's place, why"
+    )
     load: LoadCost | None = Field(description="null of what ONNX Runtime does not read, and where no process could be started")
     latency: list[Latency] = Field(
         description="against the uploaded model, of one row and of many; none of what ONNX Runtime does not read"

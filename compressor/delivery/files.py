@@ -13,6 +13,7 @@ from onnx import ModelProto
 
 from compressor.admission import AdmittedModel, to_numpy
 from compressor.artifacts import bp, csr, dense_onnx, packed_onnx, sparse_onnx
+from compressor.artifacts.proof import doubt
 from compressor.artifacts.verify import HALF_TOLERANCE, TOLERANCE, check_tensors, verify_outputs, verify_weights
 from compressor.config import CompressionConfig
 from compressor.delivery.proof import doubt

@@ -1,14 +1,18 @@
 """The network as it is trained: the uploaded module, or a smaller one without dead units, seen from here in the uploaded shapes."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
+import numpy.typing as npt
 import torch
 from onnx import ModelProto
 from torch import Tensor
 
+from compressor.admission import to_numpy
+from compressor.artifacts.proof import doubt
 from compressor.graph.module import OnnxModule
-from compressor.structure import Compaction, compact
+from compressor.graph.write import to_inference
+from compressor.structure import Compaction, compact, keep_all
 
 Tensors = dict[str, Tensor]
 
@@ -33,9 +37,14 @@ class Network:
     def holding(cls, whole: OnnxModule, model: ModelProto, tensors: Mapping[str, Tensor]) -> Self:
         """`tensors` in the smallest network that gives the same outputs: without the units that they leave dead, where that pays.
 
-        Where it does not, the dead units are 0 in the whole one.
+        Where it does not, the dead units are 0 in the whole one. Where it is not proven that the outputs are the same, nothing is changed.
         """
         compaction, device = _compact(whole, model, tensors), next(iter(tensors.values())).device
+        masked, small = to_inference(keep_all(model, _to_arrays(tensors)).model), to_inference(compaction.model)
+        if doubt(masked, small, to_numpy(whole.example or ()), whole.output.name) is not None:
+            network = cls(whole)
+            network.load(tensors)
+            return network
         shrunk = compaction.shrink({name: compaction.folded[name] for name in tensors})
         folded = {name: torch.from_numpy(array).to(device) for name, array in compaction.expand(shrunk).items()}
         network = cls._smaller(whole, compaction, device) or cls(whole)
@@ -86,6 +95,9 @@ def count_live(whole: OnnxModule, model: ModelProto, tensors: Mapping[str, Tenso
 
 
 def _compact(whole: OnnxModule, model: ModelProto, tensors: Mapping[str, Tensor]) -> Compaction:
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
     declared = all(None not in spec.shape[1:] for spec in whole.inputs)  # else the random rows of an import would be too short
-    return compact(model, arrays, output=whole.output.name, drop_dead_inputs=declared)
+    return compact(model, _to_arrays(tensors), output=whole.output.name, drop_dead_inputs=declared)
+
+
+def _to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}

@@ -22,6 +22,7 @@ from onnx.reference import ReferenceEvaluator
 from compressor.artifacts import packed_onnx, packed_payload, sparse_onnx
 from compressor.artifacts.grid import MAX_CODE, GridTensor, round_step, to_grid
 from compressor.errors import CannotPack, InvalidArtifact
+from compressor.graph import content
 from tests.compressor.artifacts.mutants import mutants
 from tests.compressor.graph.models import model_of, node
 
@@ -510,7 +511,7 @@ def test_what_would_not_be_folded_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_is_next_to_empty_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_payload, "MAX_EMPTY_ELEMENTS", 4096)
+    monkeypatch.setattr(content, "MAX_EMPTY_ELEMENTS", 4096)
     grid = grid_of(np.zeros((300, 300)))
     grid.codes[4, 4] = 1
     with pytest.raises(CannotPack, match="1 nonzeros"):

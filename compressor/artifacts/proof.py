@@ -19,7 +19,7 @@ _PART = 0.5
 
 
 def doubt(whole: ModelProto, small: ModelProto, rows: Sequence[Array], output: str) -> str | None:
-    """Why `small` may not stand for `whole`; None where all float outputs are the same, up to the order of summation.
+    """Why `small` may not stand for `whole`; None where all float outputs that it has are the same, up to the order of summation.
 
     Args:
         rows: what to run on, one array for each input.
@@ -29,7 +29,7 @@ def doubt(whole: ModelProto, small: ModelProto, rows: Sequence[Array], output: s
         return "there are no rows on which the graphs could be compared"
     half = any(array.dtype == np.float16 for array in float_tensors(whole).values())
     tolerance = _PART * (HALF_TOLERANCE if half else TOLERANCE)
-    for name in dict.fromkeys([output, *(info.name for info in whole.graph.output)]):
+    for name in dict.fromkeys([output, *(info.name for info in small.graph.output)]):
         try:
             expected = runtime.run(whole.SerializeToString(), rows, output=name)
         except (ClientError, ValueError) as error:
