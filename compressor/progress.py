@@ -18,7 +18,7 @@ _MEMORY_S = 30.0  # for so long a measured pace counts: networks shrink, and mac
 # Ways to train on a row: with noise and KL, under masks, or on grids; the whole network, or what a round has left of it.
 Pace = Literal["fit", "fit_small", "tune", "tune_small", "quantise"]
 # What a row takes, in rows of `tune`, as long as nothing better is known.
-_USUAL: dict[Pace, float] = {"fit": 2.2, "fit_small": 0.9, "tune": 1.0, "tune_small": 0.4, "quantise": 0.6}
+_USUAL: dict[Pace, float] = {"fit": 2.0, "fit_small": 0.9, "tune": 1.0, "tune_small": 0.45, "quantise": 0.6}
 # Whose measured pace says most about one that is not known yet.
 _LIKE: dict[Pace, tuple[Pace, ...]] = {
     "fit": ("tune", "fit_small", "tune_small", "quantise"),

@@ -281,7 +281,7 @@ class Search:
             if number == len(position.swept):
                 if position.curve and self._allowance.left() < position.fine_tune_epochs + self._control_epochs:
                     break  # the control needs the rest
-                self._plan_sweep(number)
+                self._plan(self._sweep_passes(number))
                 position.swept.append(self._add_point(cut, alive))
                 self._save(at_once=True)
             index = position.swept[number]
@@ -491,25 +491,22 @@ class Search:
         fits: dict[Pace, float] = {"fit_small": present + later} if position.round else {"fit": present, "fit_small": later}
         self._plan({**fits, **self._sweep_passes(0)})
 
-    def _plan_sweep(self, number: int) -> None:
-        """What is left of the sweep when so many cuts have been made, and the control."""
-        self._plan(self._sweep_passes(number))
-
     def _sweep_passes(self, number: int) -> dict[Pace, float]:
+        """What is left when so many cuts have been made, and the control."""
         position, config = self._position, self._setting.config
-        expected = self._num_points - 1
-        if not number and self._sizes is not None and config.target_ratio is None:
-            expected -= len(config.thresholds) - self._sizes
-        points = max(1, expected - number)
-        return {"tune_small": points * position.fine_tune_epochs, "tune": self._control_epochs}
+        cuts_left = expected = self._num_points - 1 - number
+        if self._sizes is not None and config.target_ratio is None:
+            sizes = self._num_points - 1 - len(config.thresholds) + self._sizes
+            expected = min(cuts_left, sizes - len(self._branch_curve()))
+        return {"tune_small": max(1, expected) * position.fine_tune_epochs, "tune": self._control_epochs}
 
     def _plan(self, passes: Mapping[Pace, float]) -> None:
         self._setting.tracker.plan({pace: number * self._setting.num_rows for pace, number in passes.items()})
 
     def _foresee_sizes(self, posterior: Posterior) -> None:
-        """Late in the last round most of the thresholds leave the same weights, and will not be worth a point each."""
-        position, self._sizes = self._position, None
-        if position.round + 1 == len(position.rounds) and 2 * position.epochs >= position.rounds[position.round]:
+        """Late in a round many of the thresholds leave about the same weights, and will not be worth a point each."""
+        position = self._position
+        if 2 * position.epochs >= position.rounds[position.round]:
             masks = [posterior.keep_masks(threshold).values() for threshold in self._setting.config.thresholds]
             counts = sorted(sum(int(mask.sum()) for mask in of_all) for of_all in masks)
             self._sizes = 1 + sum(more > (1 + _SAME_SIZE) * fewer for fewer, more in pairwise(counts))

@@ -43,7 +43,7 @@ def test_eta_is_the_time_per_row_so_far_times_the_rows_left(clock):
 def test_each_kind_of_training_is_counted_at_its_own_pace_once_that_is_known(clock):
     tracker, lines = tracked(clock)
     tracker.plan({"fit": 10, "tune": 100})
-    train(tracker, clock, 10, 2.2)
+    train(tracker, clock, 10, 2.0)
     tracker.tell({})
     assert lines[-1].eta_s == pytest.approx(100)  # by what is usual
     train(tracker, clock, 50, 3.0, "tune")
@@ -81,9 +81,9 @@ def test_what_is_expected_counts_until_it_is_planned(clock):
     tracker, lines = tracked(clock)
     tracker.expect("quantise", 100)
     tracker.plan({"fit": 20})
-    train(tracker, clock, 10, 2.2)
+    train(tracker, clock, 10, 2.0)
     tracker.tell({})
-    assert lines[-1].eta_s == pytest.approx(22 + 60)
+    assert lines[-1].eta_s == pytest.approx(20 + 60)
     tracker.plan({"quantise": 10})
     tracker.tell({})
     assert lines[-1].eta_s == pytest.approx(6)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import yaml
 
 from tests.acceptance.digits_model import digits_model
 from tests.acceptance.served import Served, served, to_environment
@@ -35,9 +37,9 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-def run(command: Sequence[str | Path], url: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(command: Sequence[str | Path], url: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = to_environment({"BAYESPRESS_URL": url, "BAYESPRESS_API_KEY": KEY, **variables})
-    return subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
 def job_ids(service: Served) -> list[str]:
@@ -93,11 +95,23 @@ def test_a_refused_request_is_told_at_once_and_not_sent_again(service: Served, m
     assert len(proxy.heads) == 1
 
 
-@pytest.mark.parametrize("program", [poll_py, submit_sh])
-def test_a_missed_gate_ends_with_3_and_all_files(service: Served, model: Path, tmp_path: Path, program) -> None:
-    done = run([*program(), model, "builtin:digits", tmp_path, json.dumps(MISSED)], str(service.client.base_url))
+def test_a_missed_gate_ends_with_3_and_all_files(service: Served, model: Path, tmp_path: Path) -> None:
+    done = run([*poll_py(), model, "builtin:digits", tmp_path, json.dumps(MISSED)], str(service.client.base_url))
     assert done.returncode == 3, done.stderr
     check_downloads(service, job_ids(service)[0], tmp_path)
+
+
+def test_the_step_of_a_ci_fails_where_a_gate_is_missed(service: Served, model: Path, tmp_path: Path) -> None:
+    job = yaml.safe_load((PIPELINES / "github-actions.yml").read_text())["jobs"]["compress"]
+    assert {"BAYESPRESS_URL", "BAYESPRESS_API_KEY", "BAYESPRESS_IDEMPOTENCY_KEY"} <= job["env"].keys()
+    (line,) = (step["run"] for step in job["steps"] if "run" in step)
+    folder = tmp_path / ".github" / "workflows"
+    folder.mkdir(parents=True)
+    shutil.copy(*submit_sh(), folder)
+    given = {"MODEL": str(model), "ROWS": "builtin:digits", "CONFIG": json.dumps(MISSED)}
+    done = run(["bash", "-e", "-c", line], str(service.client.base_url), cwd=tmp_path, **given)
+    assert done.returncode == 3, done.stderr
+    check_downloads(service, job_ids(service)[0], tmp_path / "small")
 
 
 def test_an_event_source_sees_each_event_once_over_connections_that_break(service: Served, model: Path) -> None:
