@@ -16,7 +16,6 @@ from compressor.artifacts import bp, csr, dense_onnx, packed_onnx, sparse_onnx
 from compressor.artifacts.proof import doubt
 from compressor.artifacts.verify import HALF_TOLERANCE, TOLERANCE, check_tensors, verify_outputs, verify_weights
 from compressor.config import CompressionConfig
-from compressor.delivery.proof import doubt
 from compressor.errors import ArtifactMismatch, CompressionError, InvalidArtifact
 from compressor.graph.module import OnnxModule
 from compressor.graph.write import drop_notes, float_tensors
