@@ -18,6 +18,8 @@ LOCAL = "local"
 
 # Of a reference to what was uploaded by itself.
 ID_SCHEME = "id:"
+# Of references to what is never copied into the store.
+IN_PLACE = ("builtin:", "file:")
 
 
 class JobInput(BaseModel):
@@ -37,8 +39,11 @@ class JobInput(BaseModel):
 
     @model_validator(mode="after")
     def _has_source(self) -> "JobInput":
-        if self.key is None and self.ref is None:
-            raise ValueError("an input has a key or a ref")
+        scheme = None if self.ref is None else f"{self.ref.partition(':')[0]}:"
+        if self.key is None and scheme in {None, ID_SCHEME}:
+            raise ValueError("an input has a key, or a ref to what is not an upload")
+        if self.key is not None and scheme in IN_PLACE:
+            raise ValueError("an input has no key where its ref is read in its place")
         return self
 
 

@@ -46,7 +46,7 @@ def check_course(seen: list[tuple[float, dict[str, Any]]]) -> None:
 
 
 def test_percent_never_falls_and_phases_come_in_their_order(service: Served) -> None:
-    seen = watch(service, QUICK)
+    seen = watch(service, QUICK | {"epochs": 40})
     check_course(seen)
     assert any(job["eta_s"] and job["estimated_finish"] for _, job in seen)
 

@@ -36,7 +36,7 @@ def test_a_dag_of_operators_and_a_sensor_drives_a_job_to_its_end_and_fails_where
     for name in ("airflow_dag.py", "poll.py"):
         shutil.copy(PIPELINES / name, dags)
     model.write_bytes(digits_model())
-    with served(tmp_path / "home") as service:
+    with served(tmp_path / "home", variables={"BAYESPRESS_ADMIN_KEY": KEY}) as service:
         environment = to_environment(
             {
                 "AIRFLOW_HOME": str(tmp_path / "airflow"),

@@ -21,12 +21,12 @@ PIPELINES = Path(__file__).parents[2] / "deploy" / "pipelines"
 QUICK = {"epochs": 1, "second_round_epochs": 1, "fine_tune_epochs": 0, "thresholds": [3.0], "max_branches": 1}
 MISSED = {**QUICK, "min_ratio": 1e6}
 IN_THE_UPLOAD, BEFORE_THE_ANSWER = Fault(bytes_up=20_000), Fault(bytes_down=0)
-KEY = "bp_a-key-of-the-test"
+KEY = "a-key-of-the-test-which-has-32-characters-and-more"
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("pipelines") / "home") as running:
+    with served(tmp_path_factory.mktemp("pipelines") / "home", variables={"BAYESPRESS_ADMIN_KEY": KEY}) as running:
         yield running
 
 

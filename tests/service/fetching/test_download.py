@@ -14,9 +14,10 @@ import pytest
 from pydantic import SecretStr
 
 from compressor.errors import ClientError, InvalidModel
+from service.digests import DigestMismatch
 from service.fetching.client import guarded_client
 from service.fetching.download import MAX_WAIT_S, download
-from service.fetching.errors import DigestMismatch, ReferenceRefused, ReferenceTooLarge, ReferenceUnreachable
+from service.fetching.errors import ReferenceRefused, ReferenceTooLarge, ReferenceUnreachable
 from service.fetching.receiving import Fetched, Receiver, Wanted
 from service.fetching.sources import HttpSource
 from tests.service.api.sample_files import MODEL

@@ -11,7 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from compressor.errors import ClientError, InvalidDataset, InvalidModel
-from service.fetching.errors import DigestMismatch, ReferenceRefused, ReferenceTooLarge, ReferenceUnreachable
+from service.digests import DigestMismatch
+from service.fetching.errors import ReferenceRefused, ReferenceTooLarge, ReferenceUnreachable
 from service.fetching.fetcher import Fetcher
 from service.fetching.receiving import Fetched
 from service.references import parse

@@ -126,6 +126,8 @@ def test_old_jobs_are_those_that_finished_and_nobody_reads_from(repository: JobR
         ({"key": "k"}, True),
         ({"ref": "builtin:digits"}, True),
         ({"key": "k", "ref": "id:model_0"}, True),
+        ({"ref": "https://example.org/m.onnx"}, True),
+        ({"key": "k", "ref": "https://example.org/m.onnx"}, True),
         ({}, False),
         ({"key": "k", "ref": "file:/x"}, False),
         ({"ref": "id:model_0"}, False),

@@ -236,20 +236,23 @@ def test_what_was_answered_counts_though_the_rest_never_comes(timed: Scene, rece
 
 
 def test_a_response_without_end_is_not_read(timed: Scene, receiver: Receiver) -> None:
-    sent = 0
+    sent, ended = 0, threading.Event()
 
     def flood() -> Iterator[bytes]:
         nonlocal sent
-        while True:
-            sent += 65536
-            yield bytes(65536)
+        try:
+            while True:
+                sent += 65536
+                yield bytes(65536)
+        finally:
+            ended.set()
 
     receiver.answer = lambda _: Answer(200, body=flood())
     timed.endpoint(receiver.url, ("job.queued",))
     timed.job()
     _, outcome = sending_once(timed, receiver)
     assert outcome == Outcome(status=200)
-    wait_until(lambda: threading.active_count() <= 3)
+    assert ended.wait(30)
     # What the buffers of two sockets hold.
     assert sent < 20_000_000
 

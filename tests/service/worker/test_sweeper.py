@@ -13,7 +13,7 @@ from compressor.protocol import Kind
 from service.jobs.clock import utc_now
 from service.jobs.events.repository import EventRepository
 from service.jobs.idempotency.repository import IdempotencyRepository
-from service.jobs.job import Job, JobInput, new_job
+from service.jobs.job import LOCAL, Job, JobInput, new_job
 from service.jobs.repository import JobRepository
 from service.jobs.states import Status
 from service.jobs.uploads.repository import UploadRepository
@@ -177,7 +177,7 @@ def test_finished_jobs_go_with_their_files_events_and_keys(kept: Kept) -> None:
     open_jobs = [kept.job(status) for status in (Status.QUEUED, Status.RUNNING, Status.PAUSED)]
     child = kept.job(Status.QUEUED, "select", parent.id)
     idempotency = IdempotencyRepository(kept.jobs.engine, kept.time)
-    idempotency.reserve("k", old.id, 10**6)
+    idempotency.reserve(LOCAL, "k", old.id, 10**6)
     kept.time.late_s = 500
     recent = kept.job(Status.FAILED)
     kept.time.late_s = 1100
@@ -186,7 +186,7 @@ def test_finished_jobs_go_with_their_files_events_and_keys(kept: Kept) -> None:
         assert {job.id for job in kept.jobs.list_recent(99)} == {job.id for job in (parent, *open_jobs, child, recent)}
         assert kept.stored(keys.JOBS) == {job.id for job in (parent, *open_jobs, child, recent)}
     assert EventRepository(kept.jobs.engine).page(old.id, 0, 9) == []
-    assert idempotency.reserve("k", "another", 60).job_id == "another"
+    assert idempotency.reserve(LOCAL, "k", "another", 60).job_id == "another"
     # Once nobody reads from it, the parent goes as well.
     kept.jobs.request_cancel(child.id)
     kept.sweeper(retain_jobs_s=1000).sweep()
@@ -215,7 +215,7 @@ def test_one_step_that_fails_does_not_keep_the_others_from_being_taken(kept: Kep
 
 
 def test_keys_that_have_expired_are_forgotten(kept: Kept) -> None:
-    IdempotencyRepository(kept.jobs.engine, kept.time).reserve("k", "job", 10)
+    IdempotencyRepository(kept.jobs.engine, kept.time).reserve(LOCAL, "k", "job", 10)
     kept.time.late_s = 60
     kept.sweeper().sweep()
     with kept.jobs.engine.connect() as connection:

@@ -43,7 +43,7 @@ def write(folder: Path) -> None:
     sparse_onnx.write(folder / "model.onnx", network(values), {})
     sparse_onnx.write(folder / "model.opset12.onnx", network(values, opset=12), {})
     dense_onnx.write(folder / "model.dense.onnx", network(values))
-    dense_onnx.write(folder / "model.float16.onnx", network(values), float16=True)
+    dense_onnx.write(folder / "model.float16.onnx", network(values), halves=("w", "v"))
     bp.write(folder / "model.bp", network(values), grids())
     packed_onnx.write(folder / "model.packed.onnx", network(values), grids())
     csr.write(folder / "weights.safetensors", values, {"w": np.full((60, 90), 0.125)})
