@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -115,7 +116,7 @@ def run_network(name: str, cache: Path) -> dict[str, Any]:
         for tensor_name, tensor in upload.module.state().items():
             tensor.copy_(tensors[tensor_name])
         exact = upload.module.eval()(*(torch.from_numpy(array) for array in rows.values())).numpy()
-    delivered = Delivered(delivered.model, delivered.compaction, {}, quantised(delivered))
+    delivered = replace(delivered, quantised=quantised(delivered))
     assert delivered.quantised is not None
     rounded = runtime.run(delivered.quantised.model.SerializeToString(), list(rows.values()), output=output, batch_size=len(exact))
     with tempfile.TemporaryDirectory() as scratch:
