@@ -113,7 +113,12 @@ def _run(url: str, folder: Path, examples: int, seed: int, *phases: str) -> int:
     """Number of requests that were made up. Fails with what schemathesis says where it found anything."""
     command = [SCHEMATHESIS, "--config-file", str(folder / "schemathesis.toml"), "run", str(DESCRIPTION), "--url", url]
     options = ["--checks", "all", "--max-examples", str(examples), "--seed", str(seed), "--continue-on-failure", "--no-color"]
-    options += ["--request-timeout", "90"]  # GET /v1/jobs/{job_id} waits for up to a minute where it is asked to
+    options += [
+        "--request-timeout",
+        "90",
+        "--max-response-time",
+        "90",
+    ]  # GET /v1/jobs/{job_id} waits for up to a minute where it is asked to
     options += ["--phases", ",".join(phases)] if phases else []
     done = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True, timeout=3000, check=False)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
