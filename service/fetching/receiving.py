@@ -1,6 +1,5 @@
 """`Receiver`: takes the bytes of one file that is fetched, and checks them as if they had been sent."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -9,8 +8,7 @@ from typing import Self
 from service.data_roots import MODEL_REF
 from service.digests import DigestMismatch
 from service.fetching.errors import ReferenceTooLarge
-from service.framing.model_kinds import ModelFileSkimmer
-from service.framing.skimmers import DatasetSkimmer, Skimmer
+from service.framing.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Fetched:
 
 
 class Receiver:
-    """Counts, skims and hashes the chunks of a file and writes them to `path`."""
+    """Writes the chunks of a file to `path`, and knows what has come."""
 
     def __init__(self, wanted: Wanted, path: Path) -> None:
         self.wanted = wanted
@@ -42,12 +40,13 @@ class Receiver:
 
     def restart(self) -> None:
         """What has come is forgotten."""
-        self.num_bytes = 0
         self._file.seek(0)
         self._file.truncate()
-        self._digest = hashlib.sha256()
-        param = self.wanted.param
-        self._skimmer: Skimmer = ModelFileSkimmer(param) if param == MODEL_REF else DatasetSkimmer(param)
+        self._tally = Tally(self.wanted.param)
+
+    @property
+    def num_bytes(self) -> int:
+        return self._tally.num_bytes
 
     def check_size(self, num_bytes: int) -> None:
         """Raises: ReferenceTooLarge."""
@@ -61,24 +60,22 @@ class Receiver:
 
     def take(self, chunk: bytes) -> None:
         """Raises: ReferenceTooLarge, or InvalidModel or InvalidDataset as soon as the bytes show it."""
-        self.num_bytes += len(chunk)
-        self.check_size(self.num_bytes)
-        self._skimmer.feed(chunk)
-        self._digest.update(chunk)
+        self.check_size(self.num_bytes + len(chunk))
+        self._tally.take(chunk)
         self._file.write(chunk)
 
     def finish(self) -> Fetched:
         """Raises: DigestMismatch, InvalidModel, InvalidDataset."""
         self._file.flush()
-        digest, wanted = self._digest.hexdigest(), self.wanted
+        digest, wanted = self._tally.sha256, self.wanted
         if wanted.sha256 not in {None, digest}:
             raise DigestMismatch(
                 f"{wanted.shown} has the sha256 {digest}; the reference asks for {wanted.sha256}.",
                 param=wanted.param,
                 suggestion="Name the version that you mean, or leave #sha256= out.",
             )
-        self._skimmer.finish()
-        return Fetched(self.num_bytes, digest, self._skimmer.suffix or "")
+        self._tally.finish()
+        return Fetched(self.num_bytes, digest, self._tally.suffix or "")
 
     def __enter__(self) -> Self:
         return self

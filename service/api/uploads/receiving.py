@@ -1,14 +1,12 @@
 """One file of a request's body straight into the store: counted, skimmed and hashed while it passes, never held whole."""
 
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
 from service.api.problems import PayloadTooLarge
-from service.framing.model_kinds import ModelFileSkimmer
-from service.framing.skimmers import DatasetSkimmer, Skimmer
+from service.framing.tally import Tally
 from service.storage.store import ObjectStore
 
 MODEL = "model"
@@ -24,25 +22,13 @@ class Received:
     sha256: str
 
 
-class _Tally:
-    """Counts, skims and hashes one file while it passes."""
-
-    def __init__(self, name: str, max_bytes: int | None) -> None:
-        self.name = name
-        self.num_bytes = 0
-        self.digest = hashlib.sha256()
-        self.skimmer: Skimmer = ModelFileSkimmer(name) if name == MODEL else DatasetSkimmer(name)
-        self._max_bytes = max_bytes
-
-    async def passing(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for chunk in chunks:
-            self.num_bytes += len(chunk)
-            if self._max_bytes is not None and self.num_bytes > self._max_bytes:
-                raise model_too_large(self._max_bytes, self.name)
-            self.skimmer.feed(chunk)
-            self.digest.update(chunk)
-            yield chunk
-        self.skimmer.finish()
+async def _passing(chunks: AsyncIterator[bytes], tally: Tally, name: str, max_bytes: int | None) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        if max_bytes is not None and tally.num_bytes + len(chunk) > max_bytes:
+            raise model_too_large(max_bytes, name)
+        tally.take(chunk)
+        yield chunk
+    tally.finish()
 
 
 async def receive_file(
@@ -52,20 +38,20 @@ async def receive_file(
 
     Raises: InvalidModel, InvalidDataset or PayloadTooLarge as soon as the bytes that have come show the fault; nothing is then stored.
     """
-    tally = _Tally(name, max_bytes)
-    passing = tally.passing(chunks)
+    tally = Tally(name)
+    passing = _passing(chunks, tally, name, max_bytes)
     # The key ends with what the bytes are, not with what the client calls them, so the first ones are waited for.
     head = b""
     async for chunk in passing:
         head += chunk
-        if tally.skimmer.suffix is not None:
+        if tally.suffix is not None:
             break
-    key = to_key(tally.skimmer.suffix or "")
+    key = to_key(tally.suffix or "")
     async with store.open_writer(key) as writer:
         await writer.write(head)
         async for chunk in passing:
             await writer.write(chunk)
-    return Received(key, tally.num_bytes, tally.digest.hexdigest())
+    return Received(key, tally.num_bytes, tally.sha256)
 
 
 async def read_body(request: Request, max_bytes: int) -> AsyncIterator[bytes]:

@@ -9,8 +9,8 @@ from service.api.problems import ApiError, InvalidDatasetRef, InvalidModelRef, P
 from service.data_roots import BUILTIN, FILE_SCHEME, MODEL_REF, DatasetRefNotAllowed, ModelRefNotAllowed, resolve, suggest
 from service.fetching.address import AddressRefused
 from service.fetching.sources import S3Source, open_schemes, to_source
-from service.framing.model_kinds import ModelFileSkimmer
-from service.framing.skimmers import TAIL_BYTES, DatasetSkimmer, Skimmer
+from service.framing.skimmers import TAIL_BYTES, Skimmer
+from service.framing.tally import skimmer_for
 from service.jobs.job import JobInput
 from service.references import DIGEST_MARK, SCHEMES, Reference, parse
 from service.settings import Settings
@@ -81,7 +81,7 @@ def _read_path(text: str, param: str, settings: Settings) -> Path:
 
 def _check_file(path: Path, param: str, settings: Settings) -> int:
     """The size of the regular file at `path`, which must be framed as what it stands for."""
-    skimmer: Skimmer = ModelFileSkimmer(param) if param == MODEL_REF else DatasetSkimmer(param)
+    skimmer = skimmer_for(param)
     try:
         # A FIFO would block the opening for ever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
