@@ -1,7 +1,7 @@
 """THE address guard: no request of a client makes the service speak to a machine that is not public.
 
 A host is resolved once, every address that comes of it is looked at, and the connection goes to such an address, not to the name again,
-which could lead elsewhere by then. `2130706433`, `0x7f.1` or `localhost` are names like any other: their addresses are looked at.
+which could lead elsewhere by then. `2130706433`, `0x7f.1` and `localhost` are looked at as what they stand for.
 """
 
 import asyncio
@@ -100,7 +100,13 @@ class AddressGuard:
 
 
 def _written_addresses(host: str) -> list[str]:
-    """What `host` stands for where it is a number in one of the ways of writing an address; nobody is asked for it."""
+    """What `host` stands for where it is a number in one of the ways of writing an address, or loopback's own name (RFC 6761).
+
+    Nobody is asked for it.
+    """
+    host = host.removesuffix(".")
+    if host.rpartition(".")[2] == "localhost":
+        return ["127.0.0.1"]
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):

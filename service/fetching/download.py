@@ -6,7 +6,6 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import httpx
 
@@ -14,6 +13,7 @@ from compressor import __version__
 from service.fetching.address import AddressRefused
 from service.fetching.errors import ReferenceRefused, ReferenceUnreachable
 from service.fetching.receiving import Receiver, Wanted
+from service.fetching.retry_after import parse_retry_after
 from service.fetching.sources import HttpSource
 
 MAX_REDIRECTS = 5
@@ -145,7 +145,7 @@ class _Transfer:
             self._etag = None
             return _TryAgain(detail, 0.0)
         if answer.status_code in TRANSIENT_STATUSES:
-            return _TryAgain(detail, _read_retry_after(answer.headers.get("retry-after", "")))
+            return _TryAgain(detail, parse_retry_after(answer.headers.get("retry-after"), datetime.now(UTC)))
         return unreachable(self._receiver.wanted, detail, transient=False)
 
 
@@ -177,14 +177,3 @@ def _is_about_certificates(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _read_retry_after(value: str) -> float | None:
-    """Seconds; None where the server does not say."""
-    if value.isdecimal():
-        return float(value[:9])
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, OverflowError, TypeError):
-        return None
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

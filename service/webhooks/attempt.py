@@ -8,8 +8,8 @@ import httpx
 
 from compressor import __version__
 from service.fetching.address import AddressRefused
+from service.fetching.retry_after import parse_retry_after
 from service.webhooks.deliveries.delivery import Claim, DeliveryError, Outcome
-from service.webhooks.schedule import parse_retry_after
 from service.webhooks.signing import signed_headers
 
 TIMEOUT_S = 15.0

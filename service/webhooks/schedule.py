@@ -2,8 +2,6 @@
 
 import random
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 
 # Seconds from each failed attempt to the next: the specification's 5 s, 5 min, 30 min, 2, 5, 10, 14, 20 and 24 hours. The first attempt is
 # made at once.
@@ -23,14 +21,3 @@ def next_delay_s(
     if failed > len(schedule_s):
         return None
     return max(schedule_s[failed - 1] * uniform(*JITTER), min(retry_after_s or 0.0, MAX_RETRY_AFTER_S))
-
-
-def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds that the header asks for, as a number of seconds or as a date (RFC 9110, 10.2.3); None where it says neither."""
-    text = (value or "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:12])
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None
