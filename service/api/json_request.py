@@ -20,7 +20,7 @@ def body_of(model: type[Model], example: str) -> Callable[[Request], Awaitable[M
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MEDIA_TYPE:
             raise UnsupportedMediaType("The body is no JSON.", param="Content-Type", suggestion=f"Send {MEDIA_TYPE}, {example}.")
         try:
-            return model.model_validate_json(await _read(request))
+            return model.model_validate_json(await read_small(request, MAX_BYTES))
         except ValidationError as error:
             raise _to_problem(error, example) from None
 
@@ -33,12 +33,13 @@ def describe_body(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": schema}}}}
 
 
-async def _read(request: Request) -> bytes:
+async def read_small(request: Request, max_bytes: int) -> bytes:
+    """Raises PayloadTooLarge."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BYTES:
-            raise PayloadTooLarge(f"The body has more than {MAX_BYTES:,} bytes.", param="body", suggestion="Send less.")
+        if len(body) > max_bytes:
+            raise PayloadTooLarge(f"The JSON body has more than {max_bytes:,} bytes.", param="body", suggestion="Send less.")
     return bytes(body)
 
 

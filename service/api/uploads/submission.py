@@ -14,6 +14,7 @@ from starlette.requests import Request
 from compressor.config import WEIGHTS_SUFFIX, CompressionConfig, check_architecture, check_choice
 from compressor.errors import InvalidConfig
 from compressor.protocol import Kind
+from service.api.json_request import read_small
 from service.api.problems import (
     ConflictingParts,
     DuplicatePart,
@@ -81,21 +82,12 @@ async def receive_submission(request: Request, job_id: str, store: ObjectStore, 
 
 async def _read_events(request: Request, max_bytes: int) -> AsyncGenerator[Event]:
     if parse_options_header(request.headers.get("content-type"))[0].lower() == json_body.MEDIA_TYPE.encode():
-        for event in json_body.to_events(await _read_small(request)):
+        for event in json_body.to_events(await read_small(request, json_body.MAX_BODY_BYTES)):
             yield event
         return
     reader = FormReader(request.headers.get("content-type"))
     async for event in read_events(reader, read_body(request, max_bytes)):
         yield event
-
-
-async def _read_small(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > json_body.MAX_BODY_BYTES:
-            raise too_large("The JSON body", json_body.MAX_BODY_BYTES, "body")
-    return bytes(body)
 
 
 async def _receive_parts(
