@@ -29,7 +29,7 @@ def create(
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
     max_queued_jobs: Annotated[int | None, typer.Option(min=0, help=f"Unfinished jobs of the owner{_LIMIT}")] = None,
     max_running_jobs: Annotated[int | None, typer.Option(min=1, help=f"Jobs of the owner that run at the same time{_LIMIT}")] = None,
-    max_stored_bytes: Annotated[int | None, typer.Option(min=0, help=f"Inputs and artifacts of the owner{_LIMIT}")] = None,
+    max_stored_bytes: Annotated[int | None, typer.Option(min=0, help=f"Inputs, artifacts and uploads of the owner{_LIMIT}")] = None,
     max_upload_bytes: Annotated[int | None, typer.Option(min=1, help="Largest request body; at most that of the service.")] = None,
     expires_days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days for which the key is valid; for ever without.")] = None,
     home: HomeOption = None,

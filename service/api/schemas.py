@@ -188,7 +188,7 @@ class Limits(BaseModel):
     max_upload_bytes: int
     max_queued_jobs: int | None = Field(description="jobs of an owner that have not finished")
     max_running_jobs: int | None = Field(description="jobs of an owner that run at the same time")
-    max_stored_bytes: int | None = Field(description="inputs and artifacts of an owner with which another job is taken")
+    max_stored_bytes: int | None = Field(description="inputs, artifacts and uploads of an owner with which more is taken")
     workers: int = Field(description="jobs that run at the same time")
     max_attempts: int
     idempotency_ttl_s: float = Field(description="how long an Idempotency-Key is remembered")

@@ -12,7 +12,7 @@ from compressor.protocol import Kind, Progress
 from service.jobs.clock import DatabaseClock, utc_now
 from service.jobs.events.event import NewEvent, status_event
 from service.jobs.events.repository import append_events, delete_events
-from service.jobs.job import Artifact, Job, JobInput
+from service.jobs.job import Artifact, Job
 from service.jobs.quotas.quota import NO_QUOTAS, Quotas, check_room
 from service.jobs.quotas.repository import check_inserted, has_slot, is_within_slots, lock_owner, usage_of
 from service.jobs.states import LEASED, RESUMABLE, TERMINAL, Status, sources
@@ -291,9 +291,10 @@ class JobRepository:
     def add_events(self, job_id: str, fence: int, new: Sequence[NewEvent]) -> bool:
         return self._write(_owned(job_id, fence, LEASED), new)
 
-    def record_inputs(self, job_id: str, fence: int, inputs: Mapping[str, JobInput]) -> bool:
-        """What the inputs are, now that one more has been fetched: a later attempt takes the same bytes."""
-        return self._write(_owned(job_id, fence, LEASED), inputs={name: given.model_dump(mode="json") for name, given in inputs.items()})
+    def record_inputs(self, job: Job) -> bool:
+        """What the inputs are, now that one more has been fetched: a later attempt takes the same bytes, and the owner's usage has them."""
+        inputs = {name: given.model_dump(mode="json") for name, given in job.inputs.items()}
+        return self._write(_owned(job.id, job.fence, LEASED), inputs=inputs, stored_bytes=job.stored_bytes)
 
     def finish(
         self,

@@ -35,7 +35,7 @@ async def fetch_references(
         path.unlink()
         stored = given.model_copy(update={"key": key, "bytes": fetched.bytes, "sha256": fetched.sha256})
         job = job.model_copy(update={"inputs": {**job.inputs, name: stored}})
-        if not await asyncio.to_thread(repository.record_inputs, job.id, job.fence, job.inputs):
+        if not await asyncio.to_thread(repository.record_inputs, job):
             await asyncio.to_thread(store.delete, key)
             raise LostJob(job.id)
         note(f"The {name} has {fetched.bytes:,} bytes, sha256 {fetched.sha256}.")

@@ -15,8 +15,10 @@ from compressor.protocol import Progress
 from service.jobs.events.event import NewEvent
 from service.jobs.events.repository import EventRepository
 from service.jobs.job import Artifact, Job, JobInput, new_job
+from service.jobs.quotas.repository import usage_of
 from service.jobs.repository import JobFilter, JobRepository, LeaseState, utc_now
 from service.jobs.states import Status
+from service.storage.keys import fetched_key
 
 EXPIRED_S = -1.0
 
@@ -49,16 +51,19 @@ def test_what_was_fetched_is_recorded_by_the_owner_of_the_job_alone(repository: 
     insert_job(repository)
     first = claim(repository, EXPIRED_S)
     second = claim(repository)
-    fetched = {"model": JobInput(key="jobs/j/inputs/model.2.onnx", ref="https://example.org/model.onnx", bytes=3, sha256="ab")}
-    assert not repository.record_inputs(first.id, first.fence, {})
-    assert repository.record_inputs(second.id, second.fence, fetched)
+    key = fetched_key(second.id, second.fence, "model", ".onnx")
+    fetched = {"model": JobInput(key=key, ref="https://example.org/model.onnx", bytes=3, sha256="ab")}
+    assert not repository.record_inputs(first.model_copy(update={"inputs": {}}))
+    assert repository.record_inputs(second.model_copy(update={"inputs": fetched}))
     assert read(repository, second.id).inputs == fetched
+    with repository.engine.connect() as connection:
+        assert usage_of(connection, second.owner).stored_bytes == 3
     told = [NewEvent(type="message", message="Fetches the model.")]
     assert not repository.add_events(first.id, first.fence, told)
     assert repository.add_events(second.id, second.fence, told)
     assert [event.message for event in EventRepository(repository.engine).page(second.id, 0, 9)][-1] == "Fetches the model."
     assert repository.finish(second.id, second.fence, Status.FAILED)
-    assert not repository.record_inputs(second.id, second.fence, {})
+    assert not repository.record_inputs(second)
 
 
 def test_list_recent_pages_from_new_to_old(repository: JobRepository) -> None:
