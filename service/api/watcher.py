@@ -10,6 +10,9 @@ from starlette.concurrency import run_in_threadpool
 from service.jobs.repository import Mark
 
 POLL_S = 0.5
+# All who wait for one job would answer at once, and every other request would wait for the last of them.
+WOKEN_AT_ONCE = 5
+PAUSE_S = 0.005
 logger = logging.getLogger(__name__)
 Condition = Callable[[Mark], bool]
 
@@ -53,7 +56,13 @@ class JobWatcher:
             except SQLAlchemyError as error:
                 logger.warning("the database does not answer: %s", error)
                 continue
-            for found, (job_id, condition) in asked.items():
-                mark = marks.get(job_id)
-                if not found.done() and (mark is None or condition(mark)):
-                    found.set_result(mark)
+            due = [(found, marks.get(job_id)) for found, (job_id, condition) in asked.items() if _is_due(marks.get(job_id), condition)]
+            for start in range(0, len(due), WOKEN_AT_ONCE):
+                for found, mark in due[start : start + WOKEN_AT_ONCE]:
+                    if not found.done():
+                        found.set_result(mark)
+                await asyncio.sleep(PAUSE_S)
+
+
+def _is_due(mark: Mark | None, condition: Condition) -> bool:
+    return mark is None or condition(mark)
